@@ -1,0 +1,210 @@
+//! The way of a start, from the first instruction to the exit code.
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsString, c_int};
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use log::warn;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{chdir, getpgrp, getpid, getppid, tcgetpgrp};
+
+use crate::cli::{self, Options, Personality, Request};
+use crate::plan::{self, Behaviour, Inherited, Plan};
+use crate::setup::{self, Side};
+use crate::signal::Signal;
+use crate::spawn::{self, Command, SpawnError};
+use crate::supervise::{self, Policy, terminal};
+use crate::sys::entry::Arguments;
+use crate::sys::process::{self, Group, Started};
+use crate::sys::signal::{self, Disposition, Queued, SignalSet};
+use crate::sys::{Errno, errno_name, fd};
+use crate::{exit, log as logging};
+
+/// Why it failed, in one line, and the exit code for it.
+struct Failure {
+    line: String,
+    code: u8,
+}
+
+/// The whole program: from the C library's start-up code to the exit code.
+pub fn start(arguments: Arguments) -> c_int {
+    // First of all (S1): as PID 1 a signal that comes before this is gone.
+    let mask = signal::set_mask(SignalSet::FULL);
+    // Ignored, it would make every child vanish together with its status (R2).
+    let child_ignored = signal::set_disposition(Signal::CHLD, Disposition::Default);
+    fd::fill_standard();
+    let code = run(arguments, Inherited { mask, child_ignored }).unwrap_or_else(|failure| {
+        logging::complain(&failure.line);
+        failure.code
+    });
+    c_int::from(code)
+}
+
+fn run(arguments: Arguments, inherited: Inherited) -> Result<u8, Failure> {
+    let words = arguments.words();
+    let variable = |name: &str| std::env::var_os(name);
+    let request = cli::parse(&words, &variable).map_err(|e| Failure { line: e.to_string(), code: e.code })?;
+    let options = match request {
+        Request::Print(text) => return print(&text),
+        Request::Run(options) => options,
+    };
+    let plan = plan::resolve(&options, inherited);
+    if let Some(signal) = options.parent_death {
+        arm_parent_death(signal, &options)?;
+    }
+    let side = setup::run(plan.unshare)
+        .map_err(|error| Failure { line: error.to_string(), code: options.personality.codes().setup })?;
+    match side {
+        Side::Outside(inside, held) => watch_inside(inside, held, &options),
+        Side::Only | Side::Inside => be_init(arguments, &words, &plan, &options),
+    }
+}
+
+/// The init itself: starts the command, lets go of what is the command's, and stays to the end.
+fn be_init(arguments: Arguments, words: &[OsString], plan: &Plan, options: &Options) -> Result<u8, Failure> {
+    let is_pid1 = getpid().as_raw() == 1;
+    let subreaper = if is_pid1 { Ok(()) } else { process::become_subreaper() };
+    if plan.group == Group::Session(true) {
+        process::give_terminal_up();
+    }
+    let terminal = if plan.group == Group::Own { terminal_to_hand_over() } else { None };
+    let command = if plan.behaviour.stop.pause {
+        None
+    } else {
+        Some(start_command(arguments, words, plan, terminal.as_ref())?)
+    };
+    // From here on nothing ends sexton but the command's end.
+    let pidfd = command.as_ref().and_then(|command| command.pidfd.as_ref());
+    let_go(&[pidfd, terminal.as_ref()]);
+    logging::start(plan.personality, options.verbosity);
+    if let Err(errno) = subreaper {
+        warn!("prctl(PR_SET_CHILD_SUBREAPER): {}: orphans go to another process", errno_name(errno));
+    }
+    if plan.personality == Personality::Tini && !is_pid1 && !options.subreaper_asked {
+        warn!(
+            "not running as PID 1 and no -s: with tini itself zombie reaping won't work; \
+             sexton has made itself a child subreaper"
+        );
+    }
+    let status = stay(command, plan.behaviour.clone(), terminal, options)?;
+    Ok(options.exit_codes.apply(exit::code(status)))
+}
+
+/// Outside a new PID namespace: supervises the init inside, as any command.
+fn watch_inside(inside: Started, held: OwnedFd, options: &Options) -> Result<u8, Failure> {
+    let terminal = terminal_to_hand_over();
+    if let Some(terminal) = &terminal {
+        let _ = nix::unistd::tcsetpgrp(terminal, nix::unistd::Pid::from_raw(inside.pid));
+    }
+    let_go(&[inside.pidfd.as_ref(), terminal.as_ref(), Some(&held)]);
+    logging::start(options.personality, options.verbosity);
+    let status = stay(Some(inside), Behaviour::outside(), terminal, options)?;
+    drop(held);
+    Ok(exit::code(status))
+}
+
+fn stay(
+    command: Option<Started>,
+    behaviour: Behaviour,
+    terminal: Option<OwnedFd>,
+    options: &Options,
+) -> Result<process::WaitStatus, Failure> {
+    let policy = Policy {
+        stop: behaviour.stop,
+        rewrites: behaviour.rewrites,
+        to_group: behaviour.to_group,
+        warn_reaped: behaviour.warn_reaped,
+        reaped: if options.personality == Personality::Tini { "Reaped" } else { "reaped" },
+        is_pid1: getpid().as_raw() == 1,
+        suspend_with_command: behaviour.suspend_with_command,
+        terminal,
+    };
+    supervise::supervise(command, policy).map_err(|errno| Failure {
+        line: format!("signalfd4(): {}: needs Linux 2.6.27, and a seccomp profile that lets it pass", errno_name(errno)),
+        code: options.personality.codes().setup,
+    })
+}
+
+fn start_command(
+    arguments: Arguments,
+    words: &[OsString],
+    plan: &Plan,
+    terminal: Option<&OwnedFd>,
+) -> Result<Started, Failure> {
+    let all = SignalSet::FULL;
+    let command = Command {
+        arguments,
+        words: plan.command_words,
+        name: words.get(words.len() - plan.command_words).map_or("".as_ref(), OsString::as_os_str),
+        group: plan.group,
+        terminal: terminal.map(AsFd::as_fd),
+        mask: plan.mask,
+        ignore: if plan.ignore_child { SignalSet::only(Signal::CHLD) } else { SignalSet::EMPTY },
+        reset: if plan.reset_signals { all } else { SignalSet::EMPTY },
+    };
+    let codes = plan.personality.codes();
+    spawn::spawn(&command).map_err(|error| match error {
+        SpawnError::Clone(errno) => {
+            let advice = match errno {
+                Errno::EAGAIN => "no process could be made; raise the pids limit or RLIMIT_NPROC",
+                Errno::ENOMEM => "no memory for a process; raise the memory limit",
+                _ => "no process could be made; a seccomp filter may forbid it",
+            };
+            Failure { line: format!("clone(CLONE_VM|CLONE_VFORK): {}: {advice}", errno_name(errno)), code: codes.setup }
+        }
+        SpawnError::Exec(refusal) => {
+            let code = if refusal.not_found { codes.not_found } else { codes.not_executable };
+            Failure { line: refusal.to_string(), code }
+        }
+    })
+}
+
+/// The controlling terminal, if its foreground is ours to give: a descriptor of our own.
+fn terminal_to_hand_over() -> Option<OwnedFd> {
+    let facts = |foreground: Option<nix::unistd::Pid>| terminal::Facts {
+        foreground: foreground.map(nix::unistd::Pid::as_raw),
+        own_group: getpgrp().as_raw(),
+    };
+    for standard in fd::all_standard() {
+        if let Ok(foreground) = tcgetpgrp(standard) {
+            return terminal::hands_over(facts(Some(foreground))).then(|| fd::duplicate(standard)).flatten();
+        }
+    }
+    let own = open("/dev/tty", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty()).ok()?;
+    terminal::hands_over(facts(tcgetpgrp(&own).ok())).then_some(own)
+}
+
+/// Lets go of the working directory, of all descriptors but those kept, and of stdin and stdout (H1).
+fn let_go(keep: &[Option<&OwnedFd>]) {
+    let mut numbers = [RawFd::MAX; 3];
+    for (number, fd) in numbers.iter_mut().zip(keep.iter().flatten()) {
+        *number = fd.as_raw_fd();
+    }
+    numbers.sort_unstable();
+    let count = numbers.iter().take_while(|number| **number != RawFd::MAX).count();
+    fd::close_inherited(numbers.get(..count).unwrap_or(&[]));
+    fd::release_stdin_stdout();
+    let _ = chdir("/");
+}
+
+/// Arms `-p`. A parent that died before is known by our having another one afterwards.
+fn arm_parent_death(signal: Signal, options: &Options) -> Result<(), Failure> {
+    let parent = getppid();
+    process::set_parent_death_signal(signal).map_err(|errno| Failure {
+        line: format!("prctl(PR_SET_PDEATHSIG, {signal}): {}", errno_name(errno)),
+        code: options.personality.codes().setup,
+    })?;
+    if getppid() != parent {
+        let queued = Queued { pid: parent.as_raw(), uid: 0, value: 0 };
+        let _ = signal::queue(getpid().as_raw(), signal, queued);
+    }
+    Ok(())
+}
+
+/// Prints what was asked for. A reader that is gone is no failure.
+fn print(text: &str) -> Result<u8, Failure> {
+    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+    Ok(0)
+}

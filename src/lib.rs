@@ -1,0 +1,41 @@
+//! sexton: a container's init. It forwards every signal, reaps every orphan, stops what is left, says why it ended.
+//!
+//! # The way of a start
+//!
+//! [`init::start`] is the whole of it: block all signals, read the words ([`cli`]), resolve them ([`plan`]), do the
+//! setup ([`setup`]), start the command ([`spawn`]), stay until it and all it left have ended ([`supervise`]), and turn
+//! its status into ours ([`exit`]).
+//!
+//! # The rooms
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`signal`] | a signal's number and names |
+//! | [`cli`] | words to options: one table row an option; [`cli::personality`]: the names sexton answers to |
+//! | [`plan`] | options to a plan: nothing done yet |
+//! | [`setup`] | the ordered list of steps before the command |
+//! | [`spawn`] | the command's start: prepared first, then clone and exec without an allocation between |
+//! | [`supervise`] | the one loop; in it [`supervise::signals`], [`supervise::reap`], [`supervise::stop`] and [`supervise::terminal`] decide, without I/O |
+//! | [`everyone`] | signals to all that is left |
+//! | [`exit`] | what an end means; [`exit::refusal`]: why a command could not be executed |
+//! | [`procfs`] | what /proc tells |
+//! | [`log`] | lines on stderr that never block and never kill |
+//! | [`sys`] | the only unsafe code: one system call a wrapper |
+//! | `lab` | sexton-lab, for those who test containers; not in sexton |
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod everyone;
+pub mod exit;
+pub mod init;
+#[cfg(feature = "lab")]
+pub mod lab;
+pub mod log;
+pub mod plan;
+pub mod procfs;
+pub mod setup;
+pub mod signal;
+pub mod spawn;
+pub mod supervise;
+#[allow(unsafe_code)]
+pub mod sys;

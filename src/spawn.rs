@@ -1,0 +1,160 @@
+//! Starting the command: everything is prepared first, so that between clone and exec nothing is allocated.
+#![forbid(unsafe_code)]
+
+use std::ffi::{CString, OsStr, OsString, c_char};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::ptr;
+
+use crate::cli::OPTIONS_VARIABLE;
+use crate::exit::refusal::{self, Refusal};
+use crate::sys::entry::{self, Arguments};
+use crate::sys::process::{Group, Launch, LaunchError, Started, launch};
+use crate::sys::signal::SignalSet;
+use crate::sys::Errno;
+
+/// Where programs are looked for if PATH is not set, as execvp(3) does.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+/// Room for the longest pid and a zero byte.
+const PID_ROOM: usize = 11;
+
+/// The command, and how it starts.
+pub struct Command<'a> {
+    /// The program's own arguments, the last `words` of which are the command's.
+    pub arguments: Arguments,
+    /// How many.
+    pub words: usize,
+    /// Its first word.
+    pub name: &'a OsStr,
+    /// Group and session.
+    pub group: Group,
+    /// The terminal to hand over.
+    pub terminal: Option<BorrowedFd<'a>>,
+    /// The signal mask to start with.
+    pub mask: SignalSet,
+    /// Signals to set ignored before the exec.
+    pub ignore: SignalSet,
+    /// Signals to set to the default before the exec.
+    pub reset: SignalSet,
+}
+
+/// Why the command does not run.
+pub enum SpawnError {
+    /// No process could be made.
+    Clone(Errno),
+    /// The program could not be executed.
+    Exec(Refusal),
+}
+
+/// Starts the command. All signals must be blocked.
+pub fn spawn(command: &Command<'_>) -> Result<Started, SpawnError> {
+    let search = (!command.name.as_bytes().contains(&b'/'))
+        .then(|| std::env::var_os("PATH").unwrap_or_else(|| OsString::from(DEFAULT_PATH)));
+    let mut environment = Environment::new();
+    let mut try_with = |paths: &[u8], argv| {
+        launch(&Launch {
+            paths,
+            argv,
+            envp: environment.pointers(),
+            pid_text: environment.pid_text(),
+            group: command.group,
+            terminal: command.terminal.map(|fd| fd.as_raw_fd()),
+            mask: command.mask,
+            ignore: command.ignore,
+            reset: command.reset,
+        })
+    };
+    let mut result = try_with(&candidates(command.name, search.as_deref()), command.arguments.last(command.words));
+    if let Err(LaunchError::Exec(Errno::ENOEXEC)) = result
+        && let Some(file) = refusal::refused_file(command.name, search.as_deref())
+        && refusal::is_text(&file)
+        && let Ok(file) = CString::new(file.into_os_string().as_bytes())
+    {
+        // A text without #! line, which shells and execvp(3) take for a shell script.
+        let shell = c"/bin/sh";
+        let mut argv = vec![shell.as_ptr(), file.as_ptr()];
+        argv.extend(command.arguments.last_pointers(command.words).iter().skip(1));
+        argv.push(ptr::null());
+        result = try_with(shell.to_bytes_with_nul(), argv.as_ptr());
+    }
+    result.map_err(|error| match error {
+        LaunchError::Clone(errno) => SpawnError::Clone(errno),
+        LaunchError::Exec(errno) => SpawnError::Exec(refusal::explain(command.name, search.as_deref(), errno)),
+    })
+}
+
+/// The paths to try, each ended by a zero byte. An empty part of PATH is the working directory.
+fn candidates(name: &OsStr, search: Option<&OsStr>) -> Vec<u8> {
+    let name = name.as_bytes();
+    let Some(search) = search.filter(|_| !name.is_empty()) else {
+        return [name, b"\0"].concat();
+    };
+    let mut paths = Vec::with_capacity(256);
+    for folder in search.as_bytes().split(|byte| *byte == b':') {
+        if !folder.is_empty() {
+            paths.extend_from_slice(folder);
+            paths.push(b'/');
+        }
+        paths.extend_from_slice(name);
+        paths.push(0);
+    }
+    paths
+}
+
+/// The command's environment: our own, less SEXTON_OPTS, and with LISTEN_PID rewritten if it named us.
+struct Environment {
+    /// Absent if nothing has to change.
+    changed: Option<Vec<*const c_char>>,
+    /// `LISTEN_PID=` and room for a number; the new process writes its own pid there.
+    listen_pid: Option<Vec<u8>>,
+}
+
+const LISTEN_PID: &[u8] = b"LISTEN_PID=";
+
+impl Environment {
+    fn new() -> Self {
+        // sd_listen_fds(3) counts only for the process whose pid it names.
+        let names_us = std::env::var_os("LISTEN_PID").is_some_and(|value| value == *std::process::id().to_string());
+        if !names_us && std::env::var_os(OPTIONS_VARIABLE).is_none() {
+            return Self { changed: None, listen_pid: None };
+        }
+        let own_options = [OPTIONS_VARIABLE.as_bytes(), b"="].concat();
+        let listen_pid = names_us.then(|| [LISTEN_PID, &[0; PID_ROOM]].concat());
+        let mut changed = Vec::new();
+        for (pointer, text) in entry::variables() {
+            if text.starts_with(&own_options) {
+                continue;
+            }
+            match &listen_pid {
+                Some(own) if text.starts_with(LISTEN_PID) => changed.push(own.as_ptr().cast()),
+                _ => changed.push(pointer),
+            }
+        }
+        changed.push(ptr::null());
+        Self { changed: Some(changed), listen_pid }
+    }
+
+    fn pointers(&self) -> *const *const c_char {
+        self.changed.as_ref().map_or_else(entry::environment, |changed| changed.as_ptr())
+    }
+
+    fn pid_text(&mut self) -> Option<*mut u8> {
+        self.listen_pid.as_mut()?.get_mut(LISTEN_PID.len()..).map(<[u8]>::as_mut_ptr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_a_slash_is_not_searched_for() {
+        assert_eq!(candidates(OsStr::new("./x"), None), b"./x\0");
+    }
+
+    #[test]
+    fn each_part_of_path_is_tried_and_the_empty_one_is_here() {
+        let paths = candidates(OsStr::new("x"), Some(OsStr::new("/a:/b::")));
+        assert_eq!(paths, b"/a/x\0/b/x\0x\0x\0");
+    }
+}

@@ -1,0 +1,55 @@
+//! The only unsafe code of the crate: one system call a wrapper, each with the reason why it is sound.
+//!
+//! Signals go through the raw system calls, because every C library keeps some real-time signals to itself
+//! (glibc 32 and 33, musl 32 to 34) and silently takes them out of each set that passes through its wrappers;
+//! an init must block and forward those too. What nix wraps without loss is called through nix.
+
+pub mod entry;
+pub mod fd;
+pub mod process;
+#[cfg(feature = "lab")]
+pub mod lab;
+#[cfg(feature = "lab")]
+pub mod seccomp;
+pub mod signal;
+
+pub use nix::errno::Errno;
+
+/// The name of an error as `errno(3)` and strace write it, such as `ENOENT`.
+pub fn errno_name(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EPERM => "EPERM",
+        Errno::ENOENT => "ENOENT",
+        Errno::ESRCH => "ESRCH",
+        Errno::EINTR => "EINTR",
+        Errno::EIO => "EIO",
+        Errno::ENXIO => "ENXIO",
+        Errno::E2BIG => "E2BIG",
+        Errno::ENOEXEC => "ENOEXEC",
+        Errno::EBADF => "EBADF",
+        Errno::ECHILD => "ECHILD",
+        Errno::EAGAIN => "EAGAIN",
+        Errno::ENOMEM => "ENOMEM",
+        Errno::EACCES => "EACCES",
+        Errno::EFAULT => "EFAULT",
+        Errno::EBUSY => "EBUSY",
+        Errno::EEXIST => "EEXIST",
+        Errno::ENODEV => "ENODEV",
+        Errno::ENOTDIR => "ENOTDIR",
+        Errno::EISDIR => "EISDIR",
+        Errno::EINVAL => "EINVAL",
+        Errno::ENFILE => "ENFILE",
+        Errno::EMFILE => "EMFILE",
+        Errno::ENOTTY => "ENOTTY",
+        Errno::ETXTBSY => "ETXTBSY",
+        Errno::ENOSPC => "ENOSPC",
+        Errno::EROFS => "EROFS",
+        Errno::EPIPE => "EPIPE",
+        Errno::ENAMETOOLONG => "ENAMETOOLONG",
+        Errno::ENOSYS => "ENOSYS",
+        Errno::ELOOP => "ELOOP",
+        Errno::ELIBBAD => "ELIBBAD",
+        Errno::EOPNOTSUPP => "EOPNOTSUPP",
+        _ => "errno",
+    }
+}
