@@ -157,7 +157,7 @@ impl Personality {
             Self::Tini => help(
                 "tini (sexton)\nUsage: tini [OPTIONS] PROGRAM -- [ARGS] | --version",
                 TINI,
-                "\nVariables: TINI_SUBREAPER, TINI_KILL_PROCESS_GROUP, TINI_VERBOSITY; SEXTON_OPTS adds sexton's options.\n",
+                "\nVariables: TINI_SUBREAPER, TINI_KILL_PROCESS_GROUP, TINI_VERBOSITY;\nSEXTON_OPTS adds sexton's options.\n",
             ),
             Self::DumbInit => help(
                 "dumb-init v1.2.5 (sexton)\nUsage: dumb-init [option] command [[arg] ...]",

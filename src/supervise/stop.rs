@@ -167,9 +167,12 @@ impl Stop {
 
     /// When [`Stop::on_time`] is due next.
     pub fn deadline(&self) -> Option<Instant> {
+        if self.phase == Phase::Finished {
+            return None;
+        }
         let phase = match self.phase {
             Phase::Draining(due) | Phase::Killing(due) => Some(due),
-            Phase::Running | Phase::Waiting | Phase::Finished => None,
+            _ => None,
         };
         [phase, self.kill_at, self.held.map(|(due, _)| due)].into_iter().flatten().min()
     }
