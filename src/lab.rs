@@ -1,0 +1,116 @@
+//! sexton-lab: for those who test containers. Nothing of it is in sexton.
+//!
+//! It starts without the language's runtime, as sexton does, so that what it tells of its own signals is what it got.
+#![forbid(unsafe_code)]
+
+pub mod deny;
+pub mod subject;
+
+use std::ffi::{OsString, c_int};
+use std::fmt;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+
+use clap::{Parser, Subcommand};
+
+use crate::signal::Signal;
+use crate::sys::entry::Arguments;
+use crate::sys::signal::{Queued, queue};
+
+/// Puts inits, commands and images under test.
+#[derive(Parser)]
+#[command(name = "sexton-lab", version, about)]
+struct Words {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Be something to put under an init; it says `ready` first
+    Subject {
+        #[command(subcommand)]
+        kind: subject::Kind,
+    },
+    /// Run a command under a seccomp filter that refuses newer system calls
+    Deny {
+        /// What the calls answer: ENOSYS or EPERM
+        #[arg(long)]
+        errno: deny::Answer,
+        /// The command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Send a signal with a value, as sigqueue(3) does
+    Sigqueue {
+        /// Whom
+        pid: i32,
+        /// Which
+        signal: Signal,
+        /// What
+        #[arg(required = true)]
+        values: Vec<u64>,
+    },
+}
+
+/// What went wrong, in a line.
+#[derive(Debug)]
+pub struct Trouble(String);
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Trouble {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Writes a line to stdout and passes it on at once.
+pub fn say(line: &str) -> Result<(), Trouble> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// The whole program. Bad input gets exit code 2, as everything else that fails gets 1.
+pub fn start(arguments: Arguments) -> c_int {
+    let words = match Words::try_parse_from(arguments.words()) {
+        Ok(words) => words,
+        Err(error) => {
+            let _ = error.print();
+            return error.exit_code();
+        }
+    };
+    let result = match words.action {
+        Action::Subject { kind } => subject::run(&kind),
+        Action::Deny { errno, command } => deny_and_run(errno, &command),
+        Action::Sigqueue { pid, signal, values } => send_values(pid, signal, &values),
+    };
+    match result {
+        Ok(code) => c_int::from(code),
+        Err(trouble) => {
+            let _ = writeln!(std::io::stderr(), "sexton-lab: {trouble}");
+            1
+        }
+    }
+}
+
+fn deny_and_run(answer: deny::Answer, command: &[OsString]) -> Result<u8, Trouble> {
+    let (program, arguments) = command.split_first().ok_or_else(|| Trouble("no command".into()))?;
+    deny::install(answer)?;
+    // The name that a program is called by means something to sexton: it goes through as it is.
+    let error = std::process::Command::new(program).args(arguments).exec();
+    Err(Trouble(format!("execve({}): {error}", program.display())))
+}
+
+fn send_values(pid: i32, signal: Signal, values: &[u64]) -> Result<u8, Trouble> {
+    let own = i32::try_from(std::process::id())?;
+    for value in values {
+        queue(pid, signal, Queued { pid: own, uid: nix::unistd::getuid().as_raw(), value: *value })?;
+    }
+    Ok(0)
+}
