@@ -11,7 +11,7 @@ use crate::sys::process::WaitStatus;
 pub fn code(status: WaitStatus) -> u8 {
     match status {
         WaitStatus::Exited(code) => code,
-        WaitStatus::Signaled(signal) | WaitStatus::Stopped(signal) => (128 + signal.number()).min(255) as u8,
+        WaitStatus::Signaled(signal) | WaitStatus::Stopped(signal) => 128 + signal.byte(),
     }
 }
 

@@ -70,11 +70,8 @@ fn be_init(arguments: Arguments, words: &[OsString], plan: &Plan, options: &Opti
         process::give_terminal_up();
     }
     let terminal = if plan.group == Group::Own { terminal_to_hand_over() } else { None };
-    let command = if plan.behaviour.stop.pause {
-        None
-    } else {
-        Some(start_command(arguments, words, plan, terminal.as_ref())?)
-    };
+    let command =
+        if plan.behaviour.stop.pause { None } else { Some(start_command(arguments, words, plan, terminal.as_ref())?) };
     // From here on nothing ends sexton but the command's end.
     let pidfd = command.as_ref().and_then(|command| command.pidfd.as_ref());
     let_go(&[pidfd, terminal.as_ref()]);
@@ -99,7 +96,8 @@ fn watch_inside(inside: Started, held: OwnedFd, options: &Options) -> Result<u8,
         let _ = nix::unistd::tcsetpgrp(terminal, nix::unistd::Pid::from_raw(inside.pid));
     }
     let_go(&[inside.pidfd.as_ref(), terminal.as_ref(), Some(&held)]);
-    logging::start(options.personality, options.verbosity);
+    // The init inside tells of everything; only at -vv it is told twice.
+    logging::start(options.personality, options.verbosity.min(0).max(options.verbosity - 1));
     let status = stay(Some(inside), Behaviour::outside(), terminal, options)?;
     drop(held);
     Ok(exit::code(status))
@@ -122,7 +120,10 @@ fn stay(
         terminal,
     };
     supervise::supervise(command, policy).map_err(|errno| Failure {
-        line: format!("signalfd4(): {}: needs Linux 2.6.27, and a seccomp profile that lets it pass", errno_name(errno)),
+        line: format!(
+            "signalfd4(): {}: needs Linux 2.6.27, and a seccomp profile that lets it pass",
+            errno_name(errno)
+        ),
         code: options.personality.codes().setup,
     })
 }

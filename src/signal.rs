@@ -29,8 +29,18 @@ macro_rules! signals {
 
 impl Signal {
     signals!(
-        HUP = 1, INT = 2, QUIT = 3, KILL = 9, PIPE = 13, TERM = 15, CHLD = 17, CONT = 18, STOP = 19, TSTP = 20,
-        TTIN = 21, TTOU = 22
+        HUP = 1,
+        INT = 2,
+        QUIT = 3,
+        KILL = 9,
+        PIPE = 13,
+        TERM = 15,
+        CHLD = 17,
+        CONT = 18,
+        STOP = 19,
+        TSTP = 20,
+        TTIN = 21,
+        TTOU = 22
     );
     /// How many signals there are; they are numbered from 1.
     pub const COUNT: u8 = RTMAX;
@@ -43,6 +53,11 @@ impl Signal {
     /// The number, as the system calls take it.
     pub fn number(self) -> i32 {
         i32::from(self.0)
+    }
+
+    /// The number, as a byte.
+    pub fn byte(self) -> u8 {
+        self.0
     }
 
     /// Every signal, in the order of their numbers.
@@ -131,8 +146,19 @@ mod tests {
     #[test]
     fn s9_names_with_and_without_sig_numbers_and_real_time() {
         for (text, number) in [
-            ("TERM", 15), ("SIGTERM", 15), ("sigterm", 15), ("15", 15), ("CLD", 17), ("POLL", 29), ("RTMIN", 34),
-            ("RTMIN+1", 35), ("SIGRTMAX", 64), ("RTMAX-2", 62), ("RTMIN+30", 64), ("64", 64), ("32", 32),
+            ("TERM", 15),
+            ("SIGTERM", 15),
+            ("sigterm", 15),
+            ("15", 15),
+            ("CLD", 17),
+            ("POLL", 29),
+            ("RTMIN", 34),
+            ("RTMIN+1", 35),
+            ("SIGRTMAX", 64),
+            ("RTMAX-2", 62),
+            ("RTMIN+30", 64),
+            ("64", 64),
+            ("32", 32),
         ] {
             assert_eq!(text.parse::<Signal>().map(Signal::number), Ok(number), "{text}");
         }

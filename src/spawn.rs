@@ -8,10 +8,10 @@ use std::ptr;
 
 use crate::cli::OPTIONS_VARIABLE;
 use crate::exit::refusal::{self, Refusal};
+use crate::sys::Errno;
 use crate::sys::entry::{self, Arguments};
 use crate::sys::process::{Group, Launch, LaunchError, Started, launch};
 use crate::sys::signal::SignalSet;
-use crate::sys::Errno;
 
 /// Where programs are looked for if PATH is not set, as execvp(3) does.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -135,7 +135,7 @@ impl Environment {
     }
 
     fn pointers(&self) -> *const *const c_char {
-        self.changed.as_ref().map_or_else(entry::environment, |changed| changed.as_ptr())
+        self.changed.as_ref().map_or_else(entry::environment, Vec::as_ptr)
     }
 
     fn pid_text(&mut self) -> Option<*mut u8> {

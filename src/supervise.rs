@@ -30,7 +30,7 @@ use stop::{Step, Stop};
 use terminal::OnStop;
 
 /// How long the kernel may take between a process's end and the record of its status.
-const STATUS_RETRY: Duration = Duration::from_millis(1);
+const STATUS_RETRY: Duration = Duration::from_micros(100);
 /// How often to look whether strangers in our PID namespace are gone: their end is nobody's news to us.
 const STRANGERS_RETRY: Duration = Duration::from_millis(20);
 
@@ -126,18 +126,15 @@ impl Supervisor {
         let deadline = [self.stop.deadline(), self.reaper.deadline(), self.look_again].into_iter().flatten().min();
         let timeout = deadline.map(|due| TimeSpec::from_duration(due.saturating_duration_since(Instant::now())));
         let signals = PollFd::new(self.signals.as_fd(), PollFlags::POLLIN);
-        match self.pidfd() {
-            Some(pidfd) => {
-                let mut set = [signals, PollFd::new(pidfd, PollFlags::POLLIN)];
-                // All signals are blocked, so EINTR does not come; if it did, both answers would be "no".
-                let _ = ppoll(&mut set, timeout, None);
-                (is_ready(&set[0]), is_ready(&set[1]))
-            }
-            None => {
-                let mut set = [signals];
-                let _ = ppoll(&mut set, timeout, None);
-                (is_ready(&set[0]), false)
-            }
+        // All signals are blocked, so EINTR does not come; if it did, both answers would be "no".
+        if let Some(pidfd) = self.pidfd() {
+            let mut set = [signals, PollFd::new(pidfd, PollFlags::POLLIN)];
+            let _ = ppoll(&mut set, timeout, None);
+            (is_ready(&set[0]), is_ready(&set[1]))
+        } else {
+            let mut set = [signals];
+            let _ = ppoll(&mut set, timeout, None);
+            (is_ready(&set[0]), false)
         }
     }
 
@@ -193,7 +190,12 @@ impl Supervisor {
             Step::Forward(forward) => {
                 self.last = Some(forward);
                 if let Err(errno) = self.send(forward) {
-                    warn!("kill({}, {}): {}: the signal could not be forwarded", self.target(), forward.signal, errno_name(errno));
+                    warn!(
+                        "kill({}, {}): {}: the signal could not be forwarded",
+                        self.target(),
+                        forward.signal,
+                        errno_name(errno)
+                    );
                 }
                 false
             }
@@ -244,8 +246,9 @@ impl Supervisor {
         }
         match forward.queued {
             // A full queue takes no more values, but still the signal itself.
-            Some(queued) if scope == Scope::Process => calls::queue(command.pid, forward.signal, queued)
-                .or_else(|_| kill(command.pid, Some(forward.signal))),
+            Some(queued) if scope == Scope::Process => {
+                calls::queue(command.pid, forward.signal, queued).or_else(|_| kill(command.pid, Some(forward.signal)))
+            }
             _ => kill(self.target(), Some(forward.signal)),
         }
     }
@@ -279,15 +282,12 @@ impl Supervisor {
         if self.reaper.gear() != Gear::Kernel {
             return self.ask_for_command();
         }
-        match self.pidfd().map(process::pidfd_status) {
-            Some(Ok(Some(status))) => self.ended(status),
-            // It is dead, and its status not yet on record.
-            _ => {
-                self.look_again = Some(Instant::now() + STATUS_RETRY);
-                std::thread::yield_now();
-                false
-            }
+        if let Some(Ok(Some(status))) = self.pidfd().map(process::pidfd_status) {
+            return self.ended(status);
         }
+        // It is dead, and its status not yet on record: the kernel is about to write it (or a debugger to let it go).
+        std::thread::sleep(STATUS_RETRY);
+        false
     }
 
     /// The command has ended with this status. True: it is over.
@@ -345,7 +345,8 @@ impl Supervisor {
 
     /// Reaps one child, if it is dead.
     fn reap(&mut self, who: Who) -> Option<ReapOutcome> {
-        let looks = self.reaper.gear() == Gear::EachOne && (self.policy.warn_reaped || log::log_enabled!(log::Level::Debug));
+        let looks =
+            self.reaper.gear() == Gear::EachOne && (self.policy.warn_reaped || log::log_enabled!(log::Level::Debug));
         let name = looks.then(|| process::peek(who).and_then(procfs::name)).flatten();
         match process::wait(who, false) {
             Waited::Nothing => None,
@@ -377,7 +378,9 @@ impl Supervisor {
             None if self.policy.stop.pause => Ok(true),
             // The command is a zombie or gone: its end comes first.
             Some(Err(Errno::ESRCH)) => return,
-            Some(Ok(()) | Err(Errno::EPERM)) if self.pidfd().is_some_and(|fd| process::pidfd_status(fd) == Ok(None)) => {
+            Some(Ok(()) | Err(Errno::EPERM))
+                if self.pidfd().is_some_and(|fd| process::pidfd_status(fd) == Ok(None)) =>
+            {
                 process::kernel_keeps_status()
             }
             Some(Err(errno)) => Err(errno),

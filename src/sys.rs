@@ -6,9 +6,9 @@
 
 pub mod entry;
 pub mod fd;
-pub mod process;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod process;
 #[cfg(feature = "lab")]
 pub mod seccomp;
 pub mod signal;

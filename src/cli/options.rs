@@ -70,14 +70,12 @@ impl Default for Rewrites {
 impl Rewrites {
     /// Forwards `from` as `to`, or not at all.
     pub fn set(&mut self, from: Signal, to: Option<Signal>) {
-        if let Ok(index) = usize::try_from(from.number()) {
-            self.0[index] = to.map_or(0, |to| (to.number() & 0xff) as u8);
-        }
+        self.0[usize::from(from.byte())] = to.map_or(0, Signal::byte);
     }
 
     /// What `signal` is forwarded as; `None`: discarded.
     pub fn apply(&self, signal: Signal) -> Option<Signal> {
-        usize::try_from(signal.number()).ok().and_then(|index| Signal::new(i64::from(*self.0.get(index)?)))
+        Signal::new(i64::from(self.0[usize::from(signal.byte())]))
     }
 }
 
@@ -124,8 +122,22 @@ pub const TABLE: &[Row] = &[
     row("rewrite", Some('r'), "FROM:TO", SIGNALS, "forward signal FROM as TO; TO=0 discards it (repeatable)", rewrite),
     row("reset-signals", None, "", SIGNALS, "start the command with an empty mask, all signals default", reset_signals),
     row("parent-death", Some('p'), "SIG", SIGNALS, "get SIG when sexton's own parent dies", parent_death),
-    row("grace", None, "DURATION", STOPPING, "leftovers get TERM when the command ends, then this long\nbefore KILL (5s); 0: exit at once", grace),
-    row("kill-after", Some('k'), "DURATION", STOPPING, "KILL everything this long after the first TERM, INT, QUIT\nor HUP", kill_after),
+    row(
+        "grace",
+        None,
+        "DURATION",
+        STOPPING,
+        "leftovers get TERM when the command ends, then this long\nbefore KILL (5s); 0: exit at once",
+        grace,
+    ),
+    row(
+        "kill-after",
+        Some('k'),
+        "DURATION",
+        STOPPING,
+        "KILL everything this long after the first TERM, INT, QUIT\nor HUP",
+        kill_after,
+    ),
     row("stop-delay", None, "DURATION", STOPPING, "hold a TERM back this long; a second one goes at once", stop_delay),
     row("wait", None, "", STOPPING, "when the command ends, wait for all it left behind", wait),
     row("exit-code", Some('e'), "CODE[:NEW]", STOPPING, "turn exit code CODE into NEW (0) (repeatable)", exit_code),

@@ -135,9 +135,7 @@ impl Personality {
         match self {
             Self::Sexton => "no command given: sexton [OPTIONS] [--] COMMAND [ARGUMENT...]".into(),
             Self::Tini => "no program given; Usage: tini [OPTIONS] PROGRAM -- [ARGS] | --version".into(),
-            Self::DumbInit => {
-                "Usage: dumb-init [option] program [args]; Try dumb-init --help for full usage.".into()
-            }
+            Self::DumbInit => "Usage: dumb-init [option] program [args]; Try dumb-init --help for full usage.".into(),
             Self::Catatonit => "no command given; usage: catatonit [-ghLPV] [--] <progname> [<arguments>...]".into(),
         }
     }

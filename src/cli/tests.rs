@@ -13,7 +13,9 @@ fn ask(name: &str, words: &[&str], sexton_opts: Option<&str>) -> Result<Options,
 
 #[test]
 fn every_row_has_a_name_a_help_and_no_twin() {
-    for table in [Personality::Sexton, Personality::Tini, Personality::DumbInit, Personality::Catatonit].map(Personality::table) {
+    for table in
+        [Personality::Sexton, Personality::Tini, Personality::DumbInit, Personality::Catatonit].map(Personality::table)
+    {
         for (index, row) in table.iter().enumerate() {
             assert!(row.short.is_some() || !row.long.is_empty());
             assert!(!row.help.is_empty());
@@ -27,9 +29,13 @@ fn every_row_has_a_name_a_help_and_no_twin() {
 
 #[test]
 fn h7_options_end_at_the_first_word_that_is_none() {
-    for (words, count) in
-        [(&["-g", "ls", "-h"][..], 2), (&["--", "-x"], 1), (&["-g", "--", "--", "x"], 2), (&["-gv", "ls"], 1), (&["-", "a"], 2)]
-    {
+    for (words, count) in [
+        (&["-g", "ls", "-h"][..], 2),
+        (&["--", "-x"], 1),
+        (&["-g", "--", "--", "x"], 2),
+        (&["-gv", "ls"], 1),
+        (&["-", "a"], 2),
+    ] {
         assert_eq!(ask("sexton", words, None).map(|o| o.command_words), Ok(count), "{words:?}");
     }
     assert_eq!(ask("/sbin/docker-init", &["--", "ls", "-h"], None).map(|o| o.command_words), Ok(2));

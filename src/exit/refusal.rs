@@ -78,10 +78,13 @@ fn why_missing(path: &Path, errno: Errno) -> String {
 fn why_not(file: &Path, errno: Errno) -> (bool, String) {
     let shown = file.display();
     let Ok(meta) = fs::metadata(file) else {
-        return (true, match fs::read_link(file) {
-            Ok(target) => format!("{shown} is a symbolic link to {}, which is not there", target.display()),
-            Err(_) => format!("{shown} may not be looked at"),
-        });
+        return (
+            true,
+            match fs::read_link(file) {
+                Ok(target) => format!("{shown} is a symbolic link to {}, which is not there", target.display()),
+                Err(_) => format!("{shown} may not be looked at"),
+            },
+        );
     };
     let refused = |reason: String| (false, reason);
     if meta.is_dir() {
@@ -93,7 +96,9 @@ fn why_not(file: &Path, errno: Errno) -> (bool, String) {
                 return refused(format!("{shown} has no execute permission; chmod +x it"));
             }
             if statvfs(file).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC)) {
-                return refused(format!("{shown} is on a file system mounted noexec; remount it exec, or move the file"));
+                return refused(format!(
+                    "{shown} is on a file system mounted noexec; remount it exec, or move the file"
+                ));
             }
             if let Some(reason) = interpreter_trouble(file) {
                 return refused(reason);
@@ -104,7 +109,10 @@ fn why_not(file: &Path, errno: Errno) -> (bool, String) {
         Errno::E2BIG => refused("the arguments and the environment are too long".into()),
         Errno::ENOMEM => refused("no memory for it (a memory limit?)".into()),
         Errno::EPERM => refused(format!("{shown}: forbidden (a security module, or a seccomp filter)")),
-        _ => refused(interpreter_trouble(file).unwrap_or_else(|| what_it_is(&head(file).unwrap_or_default(), &shown.to_string()))),
+        _ => refused(
+            interpreter_trouble(file)
+                .unwrap_or_else(|| what_it_is(&head(file).unwrap_or_default(), &shown.to_string())),
+        ),
     }
 }
 
@@ -169,8 +177,16 @@ fn elf_interpreter(file: &Path) -> Option<OsString> {
 
 /// Machines by their number in an ELF header (`e_machine`, elf(5)).
 const MACHINES: [(u16, &str); 10] = [
-    (3, "i386"), (8, "mips"), (20, "powerpc"), (21, "powerpc64"), (22, "s390x"), (40, "arm"), (62, "x86_64"),
-    (183, "aarch64"), (243, "riscv64"), (258, "loongarch64"),
+    (3, "i386"),
+    (8, "mips"),
+    (20, "powerpc"),
+    (21, "powerpc64"),
+    (22, "s390x"),
+    (40, "arm"),
+    (62, "x86_64"),
+    (183, "aarch64"),
+    (243, "riscv64"),
+    (258, "loongarch64"),
 ];
 
 /// What a file is that the kernel does not execute.
@@ -188,7 +204,9 @@ fn what_it_is(head: &[u8], shown: &str) -> String {
             Some((_, name)) => {
                 format!("{shown} is for {name}, this machine is {}; use an image for this one", std::env::consts::ARCH)
             }
-            None => format!("{shown} is for another machine (ELF number {number}), this one is {}", std::env::consts::ARCH),
+            None => {
+                format!("{shown} is for another machine (ELF number {number}), this one is {}", std::env::consts::ARCH)
+            }
         };
     }
     format!("{shown} is no program: neither ELF nor text with a #! line")
@@ -204,9 +222,8 @@ pub fn is_text(path: &Path) -> bool {
 
 /// Where in PATH the file is that the kernel refused with ENOEXEC.
 pub fn refused_file(command: &OsStr, search: Option<&OsStr>) -> Option<PathBuf> {
-    let executable = |path: &PathBuf| {
-        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
+    let executable =
+        |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     match search {
         None => Some(PathBuf::from(command)).filter(executable),
         Some(path) => path

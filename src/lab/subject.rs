@@ -160,7 +160,8 @@ fn trap(stay: bool, signals: &[Signal]) -> Result<u8, Trouble> {
     say("ready")?;
     for origin in &mut caught {
         let sender = origin.process.map_or(0, |process| process.pid);
-        let signal = Signal::new(i64::from(origin.signal)).ok_or_else(|| Trouble("a signal without a number".into()))?;
+        let signal =
+            Signal::new(i64::from(origin.signal)).ok_or_else(|| Trouble("a signal without a number".into()))?;
         say(&format!("{signal} {} {sender}", origin.signal))?;
         if signal == Signal::TERM && !stay {
             return Ok(0);
@@ -206,9 +207,19 @@ fn status() -> Result<u8, Trouble> {
         ("foreground", nix::unistd::tcgetpgrp(std::io::stdin()).map_or(-1, Pid::as_raw).to_string()),
         ("cwd", quoted(&std::env::current_dir()?.to_string_lossy())),
         ("fds", format!("[{}]", open_descriptors()?.join(","))),
-        ("env", format!("[{}]", std::env::vars_os().map(|(k, v)| quoted(&format!("{}={}", k.display(), v.display()))).collect::<Vec<_>>().join(","))),
+        (
+            "env",
+            format!(
+                "[{}]",
+                std::env::vars_os()
+                    .map(|(k, v)| quoted(&format!("{}={}", k.display(), v.display())))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            ),
+        ),
     ];
-    for (name, key) in [("blocked", "SigBlk"), ("ignored", "SigIgn"), ("caught", "SigCgt"), ("capabilities", "CapEff")] {
+    for (name, key) in [("blocked", "SigBlk"), ("ignored", "SigIgn"), ("caught", "SigCgt"), ("capabilities", "CapEff")]
+    {
         let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap_or("").trim();
         fields.push((name, quoted(value)));
     }

@@ -64,7 +64,13 @@ pub fn meaning(received: Received, own: i32) -> Meaning {
     // SI_TKILL names a thread, and carries no value; positive codes are the kernel's.
     let valued = received.code < 0 && received.code != libc::SI_TKILL;
     let queued = valued.then_some(Queued { pid: received.pid, uid: received.uid, value: received.value });
-    Meaning::Forward(Forward { signal: received.signal, queued, sender: received.pid, uid: received.uid, code: received.code })
+    Meaning::Forward(Forward {
+        signal: received.signal,
+        queued,
+        sender: received.pid,
+        uid: received.uid,
+        code: received.code,
+    })
 }
 
 #[cfg(test)]

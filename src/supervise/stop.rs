@@ -78,7 +78,11 @@ impl Stop {
     pub fn on_signal(&mut self, asked: Signal, forward: Forward, now: Instant) -> Step {
         match self.phase {
             Phase::Running if self.rules.pause => {
-                if matches!(asked, Signal::TERM | Signal::INT) { Step::EndPause } else { Step::Nothing }
+                if matches!(asked, Signal::TERM | Signal::INT) {
+                    Step::EndPause
+                } else {
+                    Step::Nothing
+                }
             }
             Phase::Running => {
                 if asked == Signal::TERM && !self.rules.stop_delay.is_zero() && self.held.take().is_none() {

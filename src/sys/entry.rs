@@ -32,7 +32,9 @@ impl Arguments {
         (0..self.count)
             .map(|index| {
                 // SAFETY: index < count, and from_main's caller vouched for that many pointers.
-                let word = unsafe { *self.vector.add(index) };
+                let word = unsafe { self.vector.add(index) };
+                // SAFETY: as above, there is a pointer here.
+                let word = unsafe { word.read() };
                 // SAFETY: the same caller vouched for each being a C string that is never freed.
                 let word = unsafe { CStr::from_ptr(word) };
                 OsStr::from_bytes(word.to_bytes()).to_owned()
@@ -80,7 +82,7 @@ macro_rules! entry {
         /// Called by the C library's start-up code.
         // SAFETY: this is the only `main` of the program, with the signature that the C library calls.
         #[unsafe(no_mangle)]
-        pub extern "C" fn main(
+        pub unsafe extern "C" fn main(
             count: ::std::ffi::c_int,
             vector: *const *const ::std::ffi::c_char,
         ) -> ::std::ffi::c_int {

@@ -142,7 +142,8 @@ pub fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
 pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: the vector holds one live buffer, which the call only reads; -1 twice means the current position.
-    let count = unsafe { libc::syscall(libc::SYS_pwritev2, fd.as_raw_fd(), &raw const vector, 1, -1, -1, libc::RWF_NOWAIT) };
+    let count =
+        unsafe { libc::syscall(libc::SYS_pwritev2, fd.as_raw_fd(), &raw const vector, 1, -1, -1, libc::RWF_NOWAIT) };
     Errno::result(count).map(|count| usize::try_from(count).unwrap_or(0))
 }
 

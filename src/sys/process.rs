@@ -70,11 +70,15 @@ pub fn wait(who: Who, stopped: bool) -> Waited {
     let value = unsafe { info.si_status() };
     let by = || Signal::new(i64::from(value)).unwrap_or(Signal::KILL);
     let status = match info.si_code {
-        libc::CLD_EXITED => WaitStatus::Exited((value & 0xff) as u8),
+        libc::CLD_EXITED => WaitStatus::Exited(low_byte(value)),
         libc::CLD_STOPPED | libc::CLD_TRAPPED => WaitStatus::Stopped(by()),
         _ => WaitStatus::Signaled(by()),
     };
     Waited::Changed(pid, status)
+}
+
+fn low_byte(value: i32) -> u8 {
+    value.to_le_bytes()[0]
 }
 
 /// `waitid(2)` with WNOHANG and WNOWAIT: a child that has ended and is not reaped yet, which it stays.
@@ -341,7 +345,7 @@ struct PidfdInfo {
 /// `PIDFD_INFO_EXIT`, Linux 6.15: the field exit_code is asked for, or was filled.
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 /// `PIDFD_GET_INFO`: `_IOWR(0xFF, 11, struct pidfd_info)`.
-const PIDFD_GET_INFO: u64 = (3 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xFF << 8) | 11;
+const PIDFD_GET_INFO: u64 = (3 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xFF << 8) | 0x0B;
 
 /// `ioctl(PIDFD_GET_INFO)`, Linux 6.15: how the process ended, even after it was reaped; `None` as long as it was not.
 /// ENOTTY, EINVAL: this kernel does not know it.
@@ -354,7 +358,7 @@ pub fn pidfd_status(pidfd: BorrowedFd<'_>) -> Result<Option<WaitStatus>, Errno> 
     }
     let code = info.exit_code;
     Ok(Some(match Signal::new(i64::from(code & 0x7f)) {
-        None => WaitStatus::Exited(((code >> 8) & 0xff) as u8),
+        None => WaitStatus::Exited(low_byte(code >> 8)),
         Some(by) => WaitStatus::Signaled(by),
     }))
 }

@@ -5,6 +5,7 @@ use super::Errno;
 /// One instruction.
 pub type Instruction = libc::sock_filter;
 
+#[allow(clippy::cast_possible_truncation)] // All codes are below 256 (linux/bpf_common.h).
 const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> Instruction {
     Instruction { code: code as u16, jt, jf, k }
 }

@@ -82,9 +82,7 @@ pub fn set_disposition(signal: Signal, disposition: Disposition) -> bool {
     let action = KernelAction { handler, ..KernelAction::default() };
     let mut before = KernelAction::default();
     // SAFETY: both are live and of the kernel's layout; ignoring or defaulting runs no code of ours.
-    unsafe {
-        libc::syscall(libc::SYS_rt_sigaction, signal.number(), &raw const action, &raw mut before, SET_SIZE)
-    };
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal.number(), &raw const action, &raw mut before, SET_SIZE) };
     before.handler == libc::SIG_IGN
 }
 
@@ -222,8 +220,6 @@ pub fn send_to_pidfd(
     let info = info.as_ref().map_or(ptr::null(), ptr::from_ref);
     let number = signal.map_or(0, Signal::number);
     // SAFETY: info is null or points to a live siginfo_t of 128 bytes, which the kernel only reads.
-    Errno::result(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, info, flags)
-    })
-    .map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, info, flags) })
+        .map(drop)
 }

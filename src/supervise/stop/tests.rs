@@ -174,7 +174,7 @@ mod properties {
                         sent[usize::from(number)] += 1;
                         match send(&mut stop, signal, now) {
                             Step::Forward(f) => {
-                                got[f.signal.number() as usize] += 1;
+                                got[usize::from(f.signal.byte())] += 1;
                                 if signal == Signal::TERM && held { merged += 1; held = false; }
                             }
                             Step::Nothing => { prop_assert_eq!(signal, Signal::TERM); held = true; }
@@ -184,15 +184,15 @@ mod properties {
                     Event::Pass(ms) => {
                         now += Duration::from_millis(ms);
                         while let Step::Forward(f) = stop.on_time(now) {
-                            got[f.signal.number() as usize] += 1;
+                            got[usize::from(f.signal.byte())] += 1;
                             held = false;
                         }
                     }
                     Event::End | Event::NothingLeft => {}
                 }
             }
-            now += Duration::from_secs(60);
-            while let Step::Forward(f) = stop.on_time(now) { got[f.signal.number() as usize] += 1; }
+            now += Duration::from_mins(1);
+            while let Step::Forward(f) = stop.on_time(now) { got[usize::from(f.signal.byte())] += 1; }
             got[15] += merged;
             prop_assert_eq!(sent, got);
         }
