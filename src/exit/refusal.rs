@@ -128,7 +128,8 @@ fn interpreter_trouble(file: &Path) -> Option<String> {
     let shown = file.display();
     let (interpreter, what) = if let Some(line) = head.strip_prefix(b"#!") {
         let line = line.split(|byte| *byte == b'\n').next()?;
-        let word = line.trim_ascii().split(|byte| matches!(byte, b' ' | b'\t')).next()?;
+        let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+        let word = line.split(blank).find(|word| !word.is_empty()).unwrap_or(b"");
         if word.is_empty() {
             return Some(format!("{shown} has a #! line that names no interpreter"));
         }

@@ -257,7 +257,8 @@ fn execute(launch: &Launch<'_>) -> Errno {
         // SAFETY: path ends in a zero byte; the vectors are null-ended arrays of C strings, as Launch demands.
         unsafe { libc::execve(path.as_ptr().cast(), launch.argv, launch.envp) };
         match Errno::last() {
-            Errno::ENOENT | Errno::ENOTDIR => {}
+            // In PATH the next folder may have it; a path that was given is just not there, and how says more.
+            Errno::ENOENT | Errno::ENOTDIR if path.len() < launch.paths.len() => {}
             Errno::EACCES => result = Errno::EACCES,
             other => return other,
         }

@@ -102,6 +102,11 @@ impl Init {
         Self::raw(with_denial(command))
     }
 
+    /// This program as it is, outside of any filter.
+    pub fn exactly(path: impl AsRef<OsStr>) -> Self {
+        Self::raw(vec![path.as_ref().to_owned()])
+    }
+
     /// Sexton under a filter that refuses newer calls: gear 2, whatever the kernel.
     pub fn denied(errno: &str, options: &[&str]) -> Self {
         let mut command = vec![sexton().into_os_string()];
