@@ -1,12 +1,14 @@
 //! Everything that can go wrong before the command runs: one line, the right exit code, nothing left behind.
 
+#![allow(clippy::multiple_unsafe_ops_per_block)]
+
 mod common;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use common::{Init, Output, assert_one_line, folder, has, lab, sh};
+use common::{Init, Output, assert_one_line, folder, has, lab, sh, write_program};
 
 /// One line that holds all of `words`, this code, and nothing on stdout.
 #[track_caller]
@@ -16,12 +18,6 @@ fn assert_refused(output: &Output, code: i32, words: &[&str]) {
         assert!(output.stderr.contains(word), "{word:?} is not in {:?}", output.stderr);
     }
     assert_eq!((output.code, output.stdout.as_str()), (code, ""), "{:?}", output.stderr);
-}
-
-fn write(path: &Path, content: &[u8], mode: u32) -> PathBuf {
-    fs::write(path, content).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    path.to_owned()
 }
 
 fn run(path: &Path) -> Output {
@@ -82,20 +78,24 @@ fn x5_a_missing_command_names_the_path_that_was_searched() {
 #[test]
 fn x5_what_is_not_executable_is_126() {
     let folder = folder("refused");
-    assert_refused(&run(&write(&folder.join("plain"), b"#!/bin/sh\n", 0o644)), 126, &["EACCES", "chmod +x"]);
+    assert_refused(&run(&write_program(&folder.join("plain"), b"#!/bin/sh\n", 0o644)), 126, &["EACCES", "chmod +x"]);
     assert_refused(&run(&folder), 126, &["EACCES", "is a directory"]);
-    assert_refused(&run(&write(&folder.join("empty"), b"", 0o755)), 126, &["ENOEXEC", "empty"]);
-    assert_refused(&run(&write(&folder.join("junk"), b"ab\0\x01\x02cd", 0o755)), 126, &["ENOEXEC", "no program"]);
+    assert_refused(&run(&write_program(&folder.join("empty"), b"", 0o755)), 126, &["ENOEXEC", "empty"]);
+    assert_refused(
+        &run(&write_program(&folder.join("junk"), b"ab\0\x01\x02cd", 0o755)),
+        126,
+        &["ENOEXEC", "no program"],
+    );
 }
 
 #[test]
 fn x5_a_missing_interpreter_is_named() {
     let folder = folder("interpreter");
-    let script = write(&folder.join("script"), b"#!/nowhere/perl -w\n", 0o755);
+    let script = write_program(&folder.join("script"), b"#!/nowhere/perl -w\n", 0o755);
     assert_refused(&run(&script), 126, &["is there", "/nowhere/perl", "missing"]);
-    let script = write(&folder.join("dos"), b"#!/bin/sh\r\necho\r\n", 0o755);
+    let script = write_program(&folder.join("dos"), b"#!/bin/sh\r\necho\r\n", 0o755);
     assert_refused(&run(&script), 126, &["carriage return"]);
-    let script = write(&folder.join("blocked"), b"#!/proc/version\n", 0o755);
+    let script = write_program(&folder.join("blocked"), b"#!/proc/version\n", 0o755);
     assert_refused(&run(&script), 126, &["/proc/version", "not executable"]);
 }
 
@@ -103,7 +103,7 @@ fn x5_a_missing_interpreter_is_named() {
 fn changed_elf(name: &str, change: impl Fn(&mut Vec<u8>)) -> PathBuf {
     let mut bytes = fs::read(lab()).unwrap();
     change(&mut bytes);
-    write(&folder(name).join("program"), &bytes, 0o755)
+    write_program(&folder(name).join("program"), &bytes, 0o755)
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn x5_a_noexec_mount_is_named() {
 /// Pitfall 16: junk is not run by the shell, and text without `#!` is.
 #[test]
 fn x5_text_without_an_interpreter_line_is_run_by_the_shell() {
-    let script = write(&folder("text").join("script"), b"echo $1 $#; exit 5\n", 0o755);
+    let script = write_program(&folder("text").join("script"), b"echo $1 $#; exit 5\n", 0o755);
     let output = Init::new(&[]).args([script.as_os_str(), "a b".as_ref(), "c".as_ref()]).run();
     assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (5, "a b 2\n", ""));
 }
@@ -169,10 +169,10 @@ fn x5_path_is_searched_to_its_end() {
     let (refused, good) = (base.join("refused"), base.join("good"));
     fs::create_dir(&refused).unwrap();
     fs::create_dir(&good).unwrap();
-    write(&refused.join("tool"), b"#!/bin/sh\nexit 1\n", 0o644);
+    write_program(&refused.join("tool"), b"#!/bin/sh\nexit 1\n", 0o644);
     let both = format!("{}:{}", refused.display(), good.display());
     assert_refused(&Init::new(&["tool"]).env("PATH", &both).run(), 126, &["EACCES", "chmod +x"]);
-    write(&good.join("tool"), b"#!/bin/sh\nexit 6\n", 0o755);
+    write_program(&good.join("tool"), b"#!/bin/sh\nexit 6\n", 0o755);
     assert_eq!(Init::new(&["tool"]).env("PATH", &both).run().code, 6);
     // An empty part is the working directory, which is the command's, not sexton's later one.
     let inside = good.clone();
@@ -202,9 +202,9 @@ fn x3_no_process_to_be_had_is_125() {
     let folder = folder("limit");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.join("sexton");
-    fs::copy(common::sexton(), &program).unwrap();
+    write_program(&program, &fs::read(common::sexton()).unwrap(), 0o755);
     let copy = folder.join("lab");
-    fs::copy(lab(), &copy).unwrap();
+    write_program(&copy, &fs::read(lab()).unwrap(), 0o755);
     let mut words = vec![];
     if let Ok(errno) = std::env::var("SEXTON_TEST_DENY") {
         words.extend(["deny".into(), "--errno".into(), errno, "--".into(), program.to_string_lossy().into_owned()]);

@@ -1,14 +1,17 @@
 //! Runs an init the way a container engine does: as PID 1 of a new PID namespace with its own /proc, or, on request, as
 //! an ordinary child. Everything that is started here is gone when its handle is.
 #![allow(dead_code)]
+#![allow(clippy::multiple_unsafe_ops_per_block)]
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,6 +55,18 @@ pub fn named(name: &str) -> PathBuf {
     let link = folder.join(name);
     let _ = std::os::unix::fs::symlink(sexton(), &link);
     link
+}
+
+/// Held while a process is forked, and while a program is written: a descriptor that is open for writing and inherited by
+/// another test's process, for however short a time, makes the program "text file busy".
+static FORKING: Mutex<()> = Mutex::new(());
+
+/// Writes a file that is to be executed.
+pub fn write_program(path: &Path, content: &[u8], mode: u32) -> PathBuf {
+    let _held = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    path.to_owned()
 }
 
 /// An init to be started.
@@ -219,7 +234,9 @@ impl Init {
                 Ok(())
             });
         }
+        let forking = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = builder.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        drop(forking);
         let mut pid = child.id().cast_signed().to_ne_bytes();
         if is_pid1 {
             told.read_exact(&mut pid).unwrap();
@@ -244,6 +261,7 @@ impl Init {
 
 /// Makes a new PID and mount namespace; returns in its PID 1. The process between waits and passes the status on.
 unsafe fn enter_namespace(tester: i32, tell: i32) -> std::io::Result<()> {
+    // SAFETY: the caller is a process just forked; only system calls are made, on live memory.
     unsafe {
         if libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWNS) != 0 {
             return Err(std::io::Error::last_os_error());
@@ -278,6 +296,7 @@ unsafe fn enter_namespace(tester: i32, tell: i32) -> std::io::Result<()> {
 
 unsafe fn close_all() {
     for fd in 0..1024 {
+        // SAFETY: nothing in this process uses a descriptor afterwards.
         unsafe { libc::close(fd) };
     }
 }
