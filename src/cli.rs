@@ -43,8 +43,17 @@ pub type Invalid = String;
 pub enum Request {
     /// To run.
     Run(Box<Options>),
-    /// To print this on stdout.
-    Print(String),
+    /// To print this on stdout, or on stderr for a peer that prints it there.
+    Print(Output, String),
+}
+
+/// Where a text goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
 }
 
 /// What was wrong with the words.
@@ -82,8 +91,8 @@ pub fn parse(words: &[OsString], variable: &dyn Fn(&str) -> Option<OsString>) ->
         }
     }
     options.command_words = read(&mut options, personality.table(), words).map_err(|why| fail(false, why))?;
-    if let Some(print) = options.print.take() {
-        return Ok(Request::Print(print(personality)));
+    if let Some((output, print)) = options.print.take() {
+        return Ok(Request::Print(output, print(personality)));
     }
     check(&options, personality).map_err(|why| fail(false, why))?;
     Ok(Request::Run(Box::new(options)))

@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, getpgrp, getpid, getppid, tcgetpgrp};
 
-use crate::cli::{self, Options, Personality, Request};
+use crate::cli::{self, Options, Output, Personality, Request};
 use crate::plan::{self, Behaviour, Inherited, Plan};
 use crate::setup::{self, Side};
 use crate::signal::Signal;
@@ -47,7 +47,7 @@ fn run(arguments: Arguments, inherited: Inherited) -> Result<u8, Failure> {
     let variable = |name: &str| std::env::var_os(name);
     let request = cli::parse(&words, &variable).map_err(|e| Failure { line: e.to_string(), code: e.code })?;
     let options = match request {
-        Request::Print(text) => return print(&text),
+        Request::Print(output, text) => return print(output, &text),
         Request::Run(options) => options,
     };
     let plan = plan::resolve(&options, inherited);
@@ -205,7 +205,10 @@ fn arm_parent_death(signal: Signal, options: &Options) -> Result<(), Failure> {
 }
 
 /// Prints what was asked for. A reader that is gone is no failure.
-fn print(text: &str) -> Result<u8, Failure> {
-    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+fn print(output: Output, text: &str) -> Result<u8, Failure> {
+    let _ = match output {
+        Output::Stdout => std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()),
+        Output::Stderr => std::io::stderr().write_all(text.as_bytes()),
+    };
     Ok(0)
 }

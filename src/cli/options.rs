@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use super::{Invalid, Personality, Row, duration};
+use super::{Invalid, Output, Personality, Row, duration};
 use crate::signal::Signal;
 use crate::sys::process::Group;
 
@@ -50,8 +50,11 @@ pub struct Options {
     /// `-s` was given to tini.
     pub subreaper_asked: bool,
     /// A text was asked for instead.
-    pub print: Option<fn(Personality) -> String>,
+    pub print: Option<(Output, Text)>,
 }
+
+/// A text that depends on the name sexton was called by.
+pub type Text = fn(Personality) -> String;
 
 /// What each signal is forwarded as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,8 +171,14 @@ pub const fn row(
 }
 
 /// Notes a text to be printed; the first one asked for wins.
-pub fn print(options: &mut Options, text: fn(Personality) -> String) -> Result<(), Invalid> {
-    options.print.get_or_insert(text);
+pub fn print(options: &mut Options, text: Text) -> Result<(), Invalid> {
+    options.print.get_or_insert((Output::Stdout, text));
+    Ok(())
+}
+
+/// The same, on stderr.
+pub fn print_on_stderr(options: &mut Options, text: Text) -> Result<(), Invalid> {
+    options.print.get_or_insert((Output::Stderr, text));
     Ok(())
 }
 

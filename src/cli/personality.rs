@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
-use super::options::{self, Options, print, row};
+use super::options::{self, Options, print, print_on_stderr, row};
 use super::{Row, help};
 use crate::signal::Signal;
 use crate::sys::process::Group;
@@ -221,13 +221,13 @@ const DUMB_INIT: &[Row] = &[
     }),
     row("rewrite", Some('r'), "s:r", OPTIONS, "forward signal s as r; 0 discards it (repeatable)", options::rewrite),
     row("verbose", Some('v'), "", OPTIONS, "say what happens", options::verbose),
-    row("help", Some('h'), "", OPTIONS, "this text", |o, _| print(o, Personality::help)),
-    row("version", Some('V'), "", OPTIONS, "show the version", |o, _| print(o, Personality::version)),
+    row("help", Some('h'), "", OPTIONS, "this text", |o, _| print_on_stderr(o, Personality::help)),
+    row("version", Some('V'), "", OPTIONS, "show the version", |o, _| print_on_stderr(o, Personality::version)),
 ];
 
 const CATATONIT: &[Row] = &[
     row("", Some('g'), "", OPTIONS, "signals go to the child's process group", options::group),
-    row("help", Some('h'), "", OPTIONS, "this text", |o, _| print(o, Personality::help)),
+    row("help", Some('h'), "", OPTIONS, "this text", |o, _| print_on_stderr(o, Personality::help)),
     row("license", Some('L'), "", OPTIONS, "show the licence", |o, _| print(o, Personality::licence)),
     row("pause", Some('P'), "", OPTIONS, "run no command: reap until TERM or INT", options::pause),
     row("version", Some('V'), "", OPTIONS, "show the version", |o, _| print(o, Personality::version)),

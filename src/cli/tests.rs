@@ -6,7 +6,7 @@ fn ask(name: &str, words: &[&str], sexton_opts: Option<&str>) -> Result<Options,
     let variable = |key: &str| sexton_opts.filter(|_| key == OPTIONS_VARIABLE).map(OsString::from);
     match parse(&words, &variable) {
         Ok(Request::Run(options)) => Ok(*options),
-        Ok(Request::Print(text)) => Err(text),
+        Ok(Request::Print(_, text)) => Err(text),
         Err(why) => Err(why.to_string()),
     }
 }

@@ -385,10 +385,7 @@ impl Running {
 
     /// The next line, if one comes in time; `None` also at the end.
     pub fn try_line(&mut self, patience: Duration) -> Option<String> {
-        match self.lines.as_ref().expect("stdout is not piped").recv_timeout(patience) {
-            Ok(line) => Some(line),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.lines.as_ref().expect("stdout is not piped").recv_timeout(patience).ok()
     }
 
     /// Whether stdout has come to its end within the time.
