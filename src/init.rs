@@ -35,7 +35,7 @@ pub fn start(arguments: Arguments) -> c_int {
     // Ignored, it would make every child vanish together with its status (R2).
     let child_ignored = signal::set_disposition(Signal::CHLD, Disposition::Default);
     fd::fill_standard();
-    let code = run(arguments, Inherited { mask, child_ignored }).unwrap_or_else(|failure| {
+    let code = run(arguments, Inherited { mask, child_ignored, pid: std::process::id() }).unwrap_or_else(|failure| {
         logging::complain(&failure.line);
         failure.code
     });
@@ -139,6 +139,7 @@ fn start_command(
         arguments,
         words: plan.command_words,
         name: words.get(words.len() - plan.command_words).map_or("".as_ref(), OsString::as_os_str),
+        started_as: plan.started_as,
         group: plan.group,
         terminal: terminal.map(AsFd::as_fd),
         mask: plan.mask,

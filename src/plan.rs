@@ -9,13 +9,15 @@ use crate::supervise::stop::Rules;
 use crate::sys::process::Group;
 use crate::sys::signal::SignalSet;
 
-/// The signal state that sexton was started with.
+/// What sexton was started with.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Inherited {
     /// The mask.
     pub mask: SignalSet,
     /// Whether SIGCHLD was ignored.
     pub child_ignored: bool,
+    /// Our pid at the start.
+    pub pid: u32,
 }
 
 /// How the loop is to behave.
@@ -48,6 +50,8 @@ pub struct Plan {
     pub mask: SignalSet,
     /// Whether the command gets SIGCHLD ignored, as it was inherited.
     pub ignore_child: bool,
+    /// Our pid at the start.
+    pub started_as: u32,
     /// Whether all its dispositions are set to the default.
     pub reset_signals: bool,
     /// The loop's part.
@@ -64,6 +68,7 @@ pub fn resolve(options: &Options, inherited: Inherited) -> Plan {
         group: options.group,
         mask: if reset { SignalSet::EMPTY } else { inherited.mask },
         ignore_child: inherited.child_ignored && !reset,
+        started_as: inherited.pid,
         reset_signals: reset,
         behaviour: Behaviour {
             stop: Rules {

@@ -26,6 +26,8 @@ pub struct Command<'a> {
     pub words: usize,
     /// Its first word.
     pub name: &'a OsStr,
+    /// The pid that sexton was started with, outside a new PID namespace: the one that LISTEN_PID may name.
+    pub started_as: u32,
     /// Group and session.
     pub group: Group,
     /// The terminal to hand over.
@@ -50,7 +52,7 @@ pub enum SpawnError {
 pub fn spawn(command: &Command<'_>) -> Result<Started, SpawnError> {
     let search = (!command.name.as_bytes().contains(&b'/'))
         .then(|| std::env::var_os("PATH").unwrap_or_else(|| OsString::from(DEFAULT_PATH)));
-    let mut environment = Environment::new();
+    let mut environment = Environment::new(command.started_as);
     let mut try_with = |paths: &[u8], argv| {
         launch(&Launch {
             paths,
@@ -112,9 +114,9 @@ struct Environment {
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
 
 impl Environment {
-    fn new() -> Self {
+    fn new(started_as: u32) -> Self {
         // sd_listen_fds(3) counts only for the process whose pid it names.
-        let names_us = std::env::var_os("LISTEN_PID").is_some_and(|value| value == *std::process::id().to_string());
+        let names_us = std::env::var_os("LISTEN_PID").is_some_and(|value| value == *started_as.to_string());
         if !names_us && std::env::var_os(OPTIONS_VARIABLE).is_none() {
             return Self { changed: None, listen_pid: None };
         }

@@ -154,7 +154,13 @@ impl Supervisor {
                     self.reaper.on_child_signal();
                     self.child_changed(pid)
                 }
-                Meaning::Forward(forward) => self.forward_as_ruled(forward),
+                Meaning::Forward(forward) => {
+                    if forward.signal == Signal::CHLD {
+                        // A child's end may be behind it: pending signals of one number are one.
+                        self.reaper.on_child_signal();
+                    }
+                    self.forward_as_ruled(forward)
+                }
             };
             if over {
                 return true;
@@ -273,7 +279,12 @@ impl Supervisor {
                 false
             }
             Waited::Changed(_, status) => self.ended(status),
-            Waited::Nothing | Waited::NoChild => false,
+            Waited::Nothing => false,
+            // The kernel had reaped it before we took that back.
+            Waited::NoChild => match self.pidfd().map(process::pidfd_status) {
+                Some(Ok(Some(status))) => self.ended(status),
+                _ => false,
+            },
         }
     }
 
@@ -335,6 +346,9 @@ impl Supervisor {
     /// We have no child. True: it is over.
     fn nobody_left(&mut self) -> bool {
         self.look_again = None;
+        if self.command.is_some() {
+            return self.ask_for_command();
+        }
         if self.stop.waits_for_strangers() && self.everyone.has_strangers() {
             self.look_again = Some(Instant::now() + STRANGERS_RETRY);
             return false;
