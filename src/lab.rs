@@ -6,10 +6,10 @@
 pub mod deny;
 pub mod subject;
 
-use std::ffi::{OsString, c_int};
+use std::ffi::{CString, OsString, c_int};
 use std::fmt;
 use std::io::Write;
-use std::os::unix::process::CommandExt;
+use std::os::unix::ffi::OsStrExt;
 
 use clap::{Parser, Subcommand};
 
@@ -100,11 +100,14 @@ pub fn start(arguments: Arguments) -> c_int {
 }
 
 fn deny_and_run(answer: deny::Answer, command: &[OsString]) -> Result<u8, Trouble> {
-    let (program, arguments) = command.split_first().ok_or_else(|| Trouble("no command".into()))?;
+    let words = command.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+    let program = words.first().ok_or_else(|| Trouble("no command".into()))?;
     deny::install(answer)?;
-    // The name that a program is called by means something to sexton: it goes through as it is.
-    let error = std::process::Command::new(program).args(arguments).exec();
-    Err(Trouble(format!("execve({}): {error}", program.display())))
+    // Not by std, which sets SIGPIPE to its default first.
+    match nix::unistd::execvp(program, &words) {
+        Err(error) => Err(Trouble(format!("execve({}): {error}", program.to_string_lossy()))),
+        Ok(never) => match never {},
+    }
 }
 
 fn send_values(pid: i32, signal: Signal, values: &[u64]) -> Result<u8, Trouble> {

@@ -93,10 +93,14 @@ pub fn supervise(command: Option<Started>, policy: Policy) -> Result<WaitStatus,
         last: None,
         policy,
     };
-    if !has_pidfd && supervisor.command.is_some() {
-        info!("no pidfd from clone(CLONE_PIDFD): reaping by hand (gear 2)");
-    } else if sees_each {
+    let refused = !has_pidfd && supervisor.command.is_some();
+    if refused {
+        info!("no pidfd of the command: clone(CLONE_PIDFD) is refused here");
+    }
+    if sees_each {
         info!("reaping by hand, each one is looked at (gear 3)");
+    } else if refused {
+        info!("reaping by hand (gear 2)");
     }
     let status = supervisor.run();
     supervisor.take_terminal_back();

@@ -46,7 +46,8 @@ fn s2_every_signal_is_forwarded_once() {
 /// S2: from a process inside, to which PID 1 is nothing special.
 #[test]
 fn s2_signals_from_inside_are_forwarded_too() {
-    let script = "for n in 1 2 3 4 5 6 7 8 10 11 12 15 17 20 21 22 28 31; do kill -$n 1; sleep 0.02; done";
+    // Not before the subject blocks them all.
+    let script = "until grep -q 'SigBlk:.fffffffffffbfeff' /proc/$$/status; do sleep 0.01; done; for n in 1 2 3 4 5 6 7 8 10 11 12 15 17 20 21 22 28 31; do kill -$n 1; sleep 0.02; done";
     let line = format!("({script}) & exec {} subject receive --count 18", lab().display());
     let output = Init::new(&[]).args(sh(&line)).run();
     let mut got: Vec<i32> = output.stdout.lines().skip(1).map(first).collect();
