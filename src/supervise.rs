@@ -31,6 +31,8 @@ use terminal::OnStop;
 
 /// How long the kernel may take between a process's end and the record of its status.
 const STATUS_RETRY: Duration = Duration::from_micros(100);
+/// How often to look for signals and the command's end where poll is refused.
+const POLL_REFUSED: Duration = Duration::from_millis(5);
 /// How often to look whether strangers in our PID namespace are gone: their end is nobody's news to us.
 const STRANGERS_RETRY: Duration = Duration::from_millis(20);
 
@@ -130,16 +132,20 @@ impl Supervisor {
         let deadline = [self.stop.deadline(), self.reaper.deadline(), self.look_again].into_iter().flatten().min();
         let timeout = deadline.map(|due| TimeSpec::from_duration(due.saturating_duration_since(Instant::now())));
         let signals = PollFd::new(self.signals.as_fd(), PollFlags::POLLIN);
-        // All signals are blocked, so EINTR does not come; if it did, both answers would be "no".
-        if let Some(pidfd) = self.pidfd() {
+        let (polled, ready) = if let Some(pidfd) = self.pidfd() {
             let mut set = [signals, PollFd::new(pidfd, PollFlags::POLLIN)];
-            let _ = ppoll(&mut set, timeout, None);
-            (is_ready(&set[0]), is_ready(&set[1]))
+            (ppoll(&mut set, timeout, None), (is_ready(&set[0]), is_ready(&set[1])))
         } else {
             let mut set = [signals];
-            let _ = ppoll(&mut set, timeout, None);
-            (is_ready(&set[0]), false)
+            (ppoll(&mut set, timeout, None), (is_ready(&set[0]), false))
+        };
+        if polled.is_err() {
+            // No signal interrupts, as all are blocked; but somebody may have set RLIMIT_NOFILE below the number of
+            // descriptors that are polled (EINVAL, poll(2)). Then look for oneself, from time to time.
+            std::thread::sleep(POLL_REFUSED);
+            return (true, true);
         }
+        ready
     }
 
     fn pidfd(&self) -> Option<BorrowedFd<'_>> {
@@ -447,8 +453,10 @@ impl Supervisor {
         if self.policy.is_pid1 {
             return;
         }
+        // The command may have passed it on to a group that is gone by now; never take it from one that lives.
+        let is_the_commands = |group: i32| Some(group) == self.group || kill(-group, None) == Err(Errno::ESRCH);
         if let Ok(foreground) = nix::unistd::tcgetpgrp(terminal)
-            && Some(foreground.as_raw()) == self.group
+            && is_the_commands(foreground.as_raw())
         {
             let _ = tcsetpgrp(terminal, nix::unistd::getpgrp());
         }

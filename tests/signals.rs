@@ -133,8 +133,8 @@ fn s6_mask_and_ignored_set_are_those_that_came_in() {
     let bare = Init::exactly(lab()).args(["subject", "status"]).run().stdout;
     let plain = Init::new(&[]).args(subject(["status"])).run().stdout;
     // What the tester was started with comes through as well.
-    let base = mask(&bare, "ignored");
-    assert_eq!((mask(&plain, "blocked"), mask(&plain, "ignored")), (0, base), "{plain}");
+    let before = mask(&bare, "ignored");
+    assert_eq!((mask(&plain, "blocked"), mask(&plain, "ignored")), (0, before), "{plain}");
     assert_eq!((mask(&plain, "caught"), mask(&bare, "caught")), (0, 0));
 
     let changed = |options: &[&str]| {
@@ -143,7 +143,7 @@ fn s6_mask_and_ignored_set_are_those_that_came_in() {
     };
     let kept = changed(&[]);
     assert_eq!(mask(&kept, "blocked"), bit(libc::SIGUSR1) | bit(33));
-    assert_eq!(mask(&kept, "ignored"), base | bit(libc::SIGHUP) | bit(libc::SIGPIPE) | bit(libc::SIGCHLD));
+    assert_eq!(mask(&kept, "ignored"), before | bit(libc::SIGHUP) | bit(libc::SIGPIPE) | bit(libc::SIGCHLD));
     let reset = changed(&["--reset-signals"]);
     assert_eq!((mask(&reset, "blocked"), mask(&reset, "ignored")), (0, 0));
 }
