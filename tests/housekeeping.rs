@@ -337,27 +337,6 @@ fn h3_forwards_and_reaps_with_no_descriptor_allowed() {
     }
 }
 
-/// Also the last act, on a machine with thousands of processes (zombies cost it least), does not depend on memory.
-#[test]
-fn h3_stops_leftovers_without_memory_or_descriptors() {
-    let script = "$LAB subject zombie --count 4000 & read line
-        $LAB subject stubborn --after 50 --say finished --left-behind; read line; exit 7";
-    for is_pid1 in [true, false] {
-        for options in [&["--grace", "25s"][..], &["--grace", "25s", "-w"]] {
-            let (reader, mut writer) = io::pipe().unwrap();
-            let mut running = init(is_pid1, options).stdin(reader).args(sh(script)).start().ready();
-            writer.write_all(b"\n").unwrap();
-            running = running.ready();
-            take_all(running.pid, 64);
-            drop(writer);
-            let line = running.try_line(SOON);
-            let output = running.finish();
-            let seen = (line.as_deref(), output.code);
-            assert_eq!(seen, (Some("finished"), 7), "{options:?}, PID 1: {is_pid1}: {}", output.stderr);
-        }
-    }
-}
-
 #[test]
 fn h3_an_ordinary_user_at_the_limit_of_processes() {
     let folder = folder("nproc");
