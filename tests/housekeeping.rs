@@ -327,16 +327,6 @@ fn h3_forwards_and_reaps_without_memory_or_processes() {
     }
 }
 
-/// poll(2) refuses a set that is larger than RLIMIT_NOFILE.
-#[test]
-fn h3_forwards_and_reaps_with_no_descriptor_allowed() {
-    for options in [&[][..], &["-g"], &["-w"], LOUD] {
-        for files in [1, 0] {
-            assert_lives_without(options, files);
-        }
-    }
-}
-
 #[test]
 fn h3_an_ordinary_user_at_the_limit_of_processes() {
     let folder = folder("nproc");
