@@ -11,7 +11,7 @@ use crate::sys::process::pidfd_open;
 use crate::sys::signal::{Scope, kill, send_to_pidfd};
 use crate::sys::{Errno, errno_name};
 
-/// How often all descendants are looked up again because there are new ones: a fork races with the look.
+/// How often all processes are looked at again because there were new ones: a fork races with the look.
 const PASSES: usize = 8;
 
 /// Those below us.
@@ -35,19 +35,23 @@ impl Everyone {
             }
             return;
         }
-        let mut done: Vec<(i32, u64)> = Vec::new();
+        let mut done = Done::default();
         for _ in 0..PASSES {
-            let Some(all) = procfs::descendants(self.own) else {
+            let mut is_news = false;
+            let listed = procfs::each(|pid| {
+                let Some(stat) = procfs::stat(pid) else { return };
+                if !done.contains(pid, stat) && procfs::is_below(stat, pid, self.own) {
+                    is_news = true;
+                    done.note(pid, stat);
+                    send_to_one(pid, stat, signal);
+                }
+            });
+            if listed.is_none() {
                 info!("no /proc: {signal} reaches no leftovers");
                 return;
-            };
-            let fresh: Vec<_> = all.iter().filter(|(pid, stat)| !done.contains(&(*pid, stat.start))).collect();
-            if fresh.is_empty() {
-                return;
             }
-            for (pid, stat) in fresh {
-                done.push((*pid, stat.start));
-                send_to_one(*pid, *stat, signal);
+            if !is_news || done.is_full {
+                return;
             }
         }
     }
@@ -55,6 +59,29 @@ impl Everyone {
     /// Whether there are processes in our PID namespace that are none of our descendants, such as docker exec's.
     pub fn has_strangers(&self) -> bool {
         self.is_pid1 && kill(-1, None) != Err(Errno::ESRCH)
+    }
+}
+
+/// Those who got the signal.
+#[derive(Default)]
+struct Done {
+    those: Vec<(i32, u64)>,
+    /// There is no memory for more.
+    is_full: bool,
+}
+
+impl Done {
+    fn note(&mut self, pid: i32, seen: Stat) {
+        // An allocation that fails would end PID 1; one that may fail only ends the search for newcomers.
+        if self.those.try_reserve(1).is_ok() {
+            self.those.push((pid, seen.start));
+        } else {
+            self.is_full = true;
+        }
+    }
+
+    fn contains(&self, pid: i32, seen: Stat) -> bool {
+        self.those.contains(&(pid, seen.start))
     }
 }
 

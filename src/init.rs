@@ -3,7 +3,7 @@
 
 use std::ffi::{OsString, c_int};
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use log::warn;
 use nix::fcntl::{OFlag, open};
@@ -18,7 +18,7 @@ use crate::spawn::{self, Command, SpawnError};
 use crate::supervise::{self, Policy, terminal};
 use crate::sys::entry::Arguments;
 use crate::sys::process::{self, Group, Started};
-use crate::sys::signal::{self, Disposition, Queued, SignalSet};
+use crate::sys::signal::{self, Disposition, Queued, SignalFd, SignalSet};
 use crate::sys::{Errno, errno_name, fd};
 use crate::{exit, log as logging};
 
@@ -51,19 +51,30 @@ fn run(arguments: Arguments, inherited: Inherited) -> Result<u8, Failure> {
         Request::Run(options) => options,
     };
     let plan = plan::resolve(&options, inherited);
+    // What sexton needs itself it has before the command runs: from then on nothing ends it (H3).
+    let signals = SignalFd::open().map_err(|errno| Failure {
+        line: format!("signalfd4(): {}: {}", errno_name(errno), advice_on_signalfd(errno)),
+        code: options.personality.codes().setup,
+    })?;
     if let Some(signal) = options.parent_death {
         arm_parent_death(signal, &options)?;
     }
     let side = setup::run(plan.unshare)
         .map_err(|error| Failure { line: error.to_string(), code: options.personality.codes().setup })?;
     match side {
-        Side::Outside(inside, held) => watch_inside(inside, held, &options),
-        Side::Only | Side::Inside => be_init(arguments, &words, &plan, &options),
+        Side::Outside(inside, held) => Ok(watch_inside(inside, held, signals, &options)),
+        Side::Only | Side::Inside => be_init(arguments, &words, signals, &plan, &options),
     }
 }
 
 /// The init itself: starts the command, lets go of what is the command's, and stays to the end.
-fn be_init(arguments: Arguments, words: &[OsString], plan: &Plan, options: &Options) -> Result<u8, Failure> {
+fn be_init(
+    arguments: Arguments,
+    words: &[OsString],
+    signals: SignalFd,
+    plan: &Plan,
+    options: &Options,
+) -> Result<u8, Failure> {
     let is_pid1 = getpid().as_raw() == 1;
     let subreaper = if is_pid1 { Ok(()) } else { process::become_subreaper() };
     if plan.group == Group::Session(true) {
@@ -74,7 +85,7 @@ fn be_init(arguments: Arguments, words: &[OsString], plan: &Plan, options: &Opti
         if plan.behaviour.stop.pause { None } else { Some(start_command(arguments, words, plan, terminal.as_ref())?) };
     // From here on nothing ends sexton but the command's end.
     let pidfd = command.as_ref().and_then(|command| command.pidfd.as_ref());
-    let_go(&[pidfd, terminal.as_ref()]);
+    let_go(&[Some(signals.as_fd()), pidfd.map(AsFd::as_fd), terminal.as_ref().map(AsFd::as_fd)]);
     logging::start(plan.personality, options.verbosity);
     if let Err(errno) = subreaper {
         warn!("prctl(PR_SET_CHILD_SUBREAPER): {}: orphans go to another process", errno_name(errno));
@@ -85,30 +96,32 @@ fn be_init(arguments: Arguments, words: &[OsString], plan: &Plan, options: &Opti
              sexton has made itself a child subreaper"
         );
     }
-    let status = stay(command, plan.behaviour.clone(), terminal, options)?;
+    let status = stay(command, signals, plan.behaviour.clone(), terminal, options);
     Ok(options.exit_codes.apply(exit::code(status)))
 }
 
 /// Outside a new PID namespace: supervises the init inside, as any command.
-fn watch_inside(inside: Started, held: OwnedFd, options: &Options) -> Result<u8, Failure> {
+fn watch_inside(inside: Started, held: OwnedFd, signals: SignalFd, options: &Options) -> u8 {
     let terminal = terminal_to_hand_over();
     if let Some(terminal) = &terminal {
         let _ = nix::unistd::tcsetpgrp(terminal, nix::unistd::Pid::from_raw(inside.pid));
     }
-    let_go(&[inside.pidfd.as_ref(), terminal.as_ref(), Some(&held)]);
+    let kept = [inside.pidfd.as_ref(), terminal.as_ref(), Some(&held)].map(|kept| kept.map(AsFd::as_fd));
+    let_go(&[&[Some(signals.as_fd())], &kept[..]].concat());
     // The init inside tells of everything; only at -vv it is told twice.
     logging::start(options.personality, options.verbosity.min(0).max(options.verbosity - 1));
-    let status = stay(Some(inside), Behaviour::outside(), terminal, options)?;
+    let status = stay(Some(inside), signals, Behaviour::outside(), terminal, options);
     drop(held);
-    Ok(exit::code(status))
+    exit::code(status)
 }
 
 fn stay(
     command: Option<Started>,
+    signals: SignalFd,
     behaviour: Behaviour,
     terminal: Option<OwnedFd>,
     options: &Options,
-) -> Result<process::WaitStatus, Failure> {
+) -> process::WaitStatus {
     let policy = Policy {
         stop: behaviour.stop,
         rewrites: behaviour.rewrites,
@@ -119,13 +132,15 @@ fn stay(
         suspend_with_command: behaviour.suspend_with_command,
         terminal,
     };
-    supervise::supervise(command, policy).map_err(|errno| Failure {
-        line: format!(
-            "signalfd4(): {}: needs Linux 2.6.27, and a seccomp profile that lets it pass",
-            errno_name(errno)
-        ),
-        code: options.personality.codes().setup,
-    })
+    supervise::supervise(command, signals, policy)
+}
+
+fn advice_on_signalfd(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EMFILE => "too few descriptors; raise RLIMIT_NOFILE (ulimit -n)",
+        Errno::ENFILE => "no more open files in the system; raise /proc/sys/fs/file-max",
+        _ => "needs Linux 2.6.27, and a seccomp profile that lets it pass",
+    }
 }
 
 fn start_command(
@@ -179,8 +194,8 @@ fn terminal_to_hand_over() -> Option<OwnedFd> {
 }
 
 /// Lets go of the working directory, of all descriptors but those kept, and of stdin and stdout (H1).
-fn let_go(keep: &[Option<&OwnedFd>]) {
-    let mut numbers = [RawFd::MAX; 3];
+fn let_go(keep: &[Option<BorrowedFd<'_>>]) {
+    let mut numbers = [RawFd::MAX; 4];
     for (number, fd) in numbers.iter_mut().zip(keep.iter().flatten()) {
         *number = fd.as_raw_fd();
     }

@@ -1,7 +1,14 @@
 //! What /proc tells about processes. Every answer may be missing: there may be no /proc, and processes end.
+//!
+//! Nothing here allocates: PID 1 asks these questions on a machine that may be out of memory.
 #![forbid(unsafe_code)]
 
-use std::fs;
+use std::fmt::{self, Write};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+
+use crate::sys::fd::NamesOf;
 
 /// A line of /proc/PID/stat, as far as it is used here (proc_pid_stat(5)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,35 +33,101 @@ pub fn parse_stat(line: &[u8]) -> Option<Stat> {
     Some(Stat { state, parent, start })
 }
 
+/// More than any stat line takes (its name is 15 bytes, its 50 numbers 20 digits at the most), and than any path here.
+const ROOM: usize = 1024 + 128;
+
+/// A text of limited length on the stack.
+struct Text {
+    bytes: [u8; ROOM],
+    length: usize,
+}
+
+impl Text {
+    const fn new() -> Self {
+        Self { bytes: [0; ROOM], length: 0 }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or(&[])
+    }
+}
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.bytes.get_mut(self.length..).and_then(|rest| rest.get_mut(..text.len())).ok_or(fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.length += text.len();
+        Ok(())
+    }
+}
+
+/// The content of a process's file.
+fn read(pid: i32, file: &str) -> Option<Text> {
+    let mut path = Text::new();
+    write!(path, "/proc/{pid}/{file}").ok()?;
+    let mut text = Text::new();
+    text.length = File::open(std::str::from_utf8(path.as_bytes()).ok()?).ok()?.read(&mut text.bytes).ok()?;
+    Some(text)
+}
+
 /// What /proc says of a process.
 pub fn stat(pid: i32) -> Option<Stat> {
-    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    parse_stat(read(pid, "stat")?.as_bytes())
+}
+
+/// The name of the program that a process runs.
+pub struct Name(Text);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_bytes().trim_ascii_end().utf8_chunks().try_for_each(|chunk| f.write_str(chunk.valid()))
+    }
 }
 
 /// The name of the program that a process runs, at most 15 bytes (`TASK_COMM_LEN`).
-pub fn name(pid: i32) -> Option<String> {
-    let text = fs::read(format!("/proc/{pid}/comm")).ok()?;
-    Some(String::from_utf8_lossy(&text).trim_end().to_owned())
+pub fn name(pid: i32) -> Option<Name> {
+    read(pid, "comm").map(Name)
 }
 
-/// Every process that /proc lists. `None`: there is no /proc.
-pub fn pids() -> Option<impl Iterator<Item = i32>> {
-    let entries = fs::read_dir("/proc").ok()?;
-    Some(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
-}
-
-/// All processes below `root`, each with the proof that it is itself. `None`: there is no /proc.
-pub fn descendants(root: i32) -> Option<Vec<(i32, Stat)>> {
-    let all: Vec<(i32, Stat)> = pids()?.filter_map(|pid| Some((pid, stat(pid)?))).collect();
-    let mut found: Vec<(i32, Stat)> = Vec::new();
-    let mut parents = vec![root];
-    while let Some(parent) = parents.pop() {
-        for entry in all.iter().filter(|(_, stat)| stat.parent == parent) {
-            parents.push(entry.0);
-            found.push(*entry);
+/// Calls `visit` with each process that /proc lists. `None`: there is no /proc.
+pub fn each(mut visit: impl FnMut(i32)) -> Option<()> {
+    let folder = File::open("/proc").ok()?;
+    let mut names = NamesOf::new(folder.as_fd());
+    let mut any = false;
+    while let Some(name) = names.read() {
+        if let Some(pid) = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok()) {
+            any = true;
+            visit(pid);
         }
     }
-    (!all.is_empty()).then_some(found)
+    any.then_some(())
+}
+
+/// How often to ask again for the parents of a process one of which has just ended.
+const ASKED_AGAIN: usize = 16;
+
+/// Whether the process that was seen is below `root`.
+pub fn is_below(seen: Stat, pid: i32, root: i32) -> bool {
+    let mut parent = seen.parent;
+    let mut asked_again = 0;
+    loop {
+        if parent == root {
+            return true;
+        }
+        if parent <= 1 || asked_again == ASKED_AGAIN {
+            return false;
+        }
+        parent = if let Some(stat) = stat(parent) {
+            stat.parent
+        } else {
+            // The parent is gone; the process has another one now.
+            asked_again += 1;
+            match stat(pid) {
+                Some(now) if now.start == seen.start => now.parent,
+                _ => return false,
+            }
+        };
+    }
 }
 
 #[cfg(test)]
@@ -72,7 +145,12 @@ mod tests {
     #[test]
     fn this_process_is_found_below_its_parent() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let parent = stat(own).unwrap().parent;
-        assert!(descendants(parent).unwrap().iter().any(|(pid, _)| *pid == own));
+        let seen = stat(own).unwrap();
+        let mut found = false;
+        each(|pid| found |= pid == own).unwrap();
+        assert!(found && is_below(seen, own, seen.parent));
+        assert!(!is_below(seen, own, own), "not below itself");
+        assert!(name(own).is_some_and(|name| !name.to_string().is_empty()));
+        assert!(stat(-1).is_none() && name(-1).is_none());
     }
 }

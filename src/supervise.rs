@@ -75,13 +75,12 @@ struct Supervisor {
 }
 
 /// Supervises `command` (`None`: pause) to the end; returns its status.
-pub fn supervise(command: Option<Started>, policy: Policy) -> Result<WaitStatus, Errno> {
+pub fn supervise(command: Option<Started>, signals: SignalFd, policy: Policy) -> WaitStatus {
     let own = nix::unistd::getpid().as_raw();
     let sees_each = policy.warn_reaped || log::log_enabled!(log::Level::Debug) || policy.stop.wait;
     let job_control = terminal::on_stop(policy.is_pid1, policy.terminal.is_some()) == OnStop::Suspend;
     // A SIGCHLD that is ignored tells of no stop either.
     let has_pidfd = command.as_ref().is_some_and(|command| command.pidfd.is_some());
-    let signals = SignalFd::open()?;
     let mut supervisor = Supervisor {
         own,
         signals,
@@ -106,7 +105,7 @@ pub fn supervise(command: Option<Started>, policy: Policy) -> Result<WaitStatus,
     }
     let status = supervisor.run();
     supervisor.take_terminal_back();
-    Ok(status)
+    status
 }
 
 impl Supervisor {
@@ -379,7 +378,7 @@ impl Supervisor {
                 if self.command.as_ref().is_some_and(|command| command.pid == pid) {
                     return Some(if self.ended(status) { Over } else { Reaped });
                 }
-                self.tell_reaped(pid, name.as_deref());
+                self.tell_reaped(pid, name);
                 if self.reaper.should_ask_kernel() && !self.stop.is_ending() {
                     self.ask_kernel();
                 }
@@ -388,9 +387,13 @@ impl Supervisor {
         }
     }
 
-    fn tell_reaped(&self, pid: i32, name: Option<&str>) {
+    fn tell_reaped(&self, pid: i32, name: Option<procfs::Name>) {
         let level = if self.policy.warn_reaped { log::Level::Warn } else { log::Level::Debug };
-        log::log!(level, "{} zombie process with pid={pid} ({})", self.policy.reaped, name.unwrap_or("?"));
+        let reaped = self.policy.reaped;
+        match name {
+            Some(name) => log::log!(level, "{reaped} zombie process with pid={pid} ({name})"),
+            None => log::log!(level, "{reaped} zombie process with pid={pid} (?)"),
+        }
     }
 
     /// Asks the kernel whether it can reap by itself and keep the command's status; if so, lets it.

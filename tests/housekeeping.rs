@@ -4,7 +4,7 @@ mod common;
 
 use std::ffi::{CString, OsString};
 use std::fs;
-use std::io::{self, PipeReader, PipeWriter};
+use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
@@ -312,7 +312,7 @@ fn take_all(pid: i32, files: u64) {
 fn assert_lives_without(options: &[&str], files: u64) {
     for is_pid1 in [true, false] {
         let running = init(is_pid1, options).args(sh(TALK)).start().ready();
-        eprintln!("with {options:?}, {files} descriptors, PID 1: {is_pid1}");
+        wait_for("the init to wait", || (stat(running.pid)?.0 == 'S').then_some(()));
         take_all(running.pid, files);
         let mut running = assert_goes_on(running);
         running.kill(TERM);
@@ -324,6 +324,59 @@ fn assert_lives_without(options: &[&str], files: u64) {
 fn h3_forwards_and_reaps_without_memory_or_processes() {
     for options in [&[][..], &["-g"], &["-w"], LOUD] {
         assert_lives_without(options, 3);
+    }
+}
+
+/// poll(2) refuses a set that is larger than RLIMIT_NOFILE.
+#[test]
+fn h3_forwards_and_reaps_with_no_descriptor_allowed() {
+    for options in [&[][..], &["-g"], &["-w"], LOUD] {
+        for files in [1, 0] {
+            assert_lives_without(options, files);
+        }
+    }
+}
+
+/// Also the last act, on a machine with thousands of processes (zombies cost it least), does not depend on memory.
+#[test]
+fn h3_stops_leftovers_without_memory() {
+    let script = "$LAB subject zombie --count 4000 & read line
+        $LAB subject stubborn --after 50 --say finished --left-behind; read line; exit 7";
+    for is_pid1 in [true, false] {
+        for options in [&["--grace", "25s"][..], &["--grace", "25s", "-w"]] {
+            let (reader, mut writer) = io::pipe().unwrap();
+            let mut running = init(is_pid1, options).stdin(reader).args(sh(script)).start().ready();
+            writer.write_all(b"\n").unwrap();
+            running = running.ready();
+            take_all(running.pid, 64);
+            drop(writer);
+            let line = running.try_line(SOON);
+            let output = running.finish();
+            let seen = (line.as_deref(), output.code);
+            assert_eq!(seen, (Some("finished"), 7), "{options:?}, PID 1: {is_pid1}: {}", output.stderr);
+        }
+    }
+}
+
+/// What sexton itself needs it takes before the command runs: too few descriptors are an error then, or none at all.
+#[test]
+fn h3_too_few_descriptors_end_sexton_before_the_command_or_never() {
+    for is_pid1 in [true, false] {
+        for files in 3..9 {
+            let init = init(is_pid1, &[]).args(subject(["orphan", "--count", "1", "--code", "3"]));
+            let output = init.prepare(move || {
+                limit(0, libc::RLIMIT_NOFILE, files);
+                Ok(())
+            });
+            let output = output.run();
+            match output.code {
+                3 => assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("ready\ndone\n", ""), "{files}"),
+                code => {
+                    assert_eq!((code, output.stdout.as_str()), (125, ""), "{files}: {}", output.stderr);
+                    common::assert_one_line(&output.stderr);
+                }
+            }
+        }
     }
 }
 

@@ -159,3 +159,40 @@ pub fn duplicate(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
     Some(unsafe { OwnedFd::from_raw_fd(copy) })
 }
+
+/// Room for at least one entry of a folder: its header and a name of 255 bytes (`NAME_MAX`), and then some.
+const ENTRIES_ROOM: usize = 2048;
+/// Where `struct linux_dirent64` has its own length, and its name.
+const ENTRY_LENGTH: usize = 16;
+const ENTRY_NAME: usize = 19;
+
+/// `getdents64(2)`: the names in a folder, read without an allocation.
+pub struct NamesOf<'a> {
+    folder: BorrowedFd<'a>,
+    entries: [u8; ENTRIES_ROOM],
+    at: usize,
+    end: usize,
+}
+
+impl<'a> NamesOf<'a> {
+    /// Those behind the folder's current position.
+    pub fn new(folder: BorrowedFd<'a>) -> Self {
+        Self { folder, entries: [0; ENTRIES_ROOM], at: 0, end: 0 }
+    }
+
+    /// The next name; `None` at the end, or where the folder cannot be read.
+    pub fn read(&mut self) -> Option<&[u8]> {
+        if self.at >= self.end {
+            let room = self.entries.as_mut_ptr();
+            // SAFETY: the buffer is live, and its size is passed along.
+            let count = unsafe { libc::syscall(libc::SYS_getdents64, self.folder.as_raw_fd(), room, ENTRIES_ROOM) };
+            self.end = usize::try_from(count).ok().filter(|count| *count > 0)?;
+            self.at = 0;
+        }
+        let entry = self.entries.get(self.at..self.end)?;
+        let length = entry.get(ENTRY_LENGTH..ENTRY_LENGTH + 2)?;
+        let length = usize::from(u16::from_ne_bytes(length.try_into().ok()?));
+        self.at += length.max(1);
+        entry.get(ENTRY_NAME..length)?.split(|byte| *byte == 0).next()
+    }
+}
