@@ -35,6 +35,9 @@ pub struct Row {
     pub set: fn(&mut Options, &OsStr) -> Result<(), Invalid>,
 }
 
+/// Options in the order of the help, in parts.
+pub type Table = &'static [&'static [Row]];
+
 /// Why a value was refused.
 pub type Invalid = String;
 
@@ -116,7 +119,7 @@ fn split(text: &OsStr) -> Result<Vec<OsString>, String> {
 }
 
 /// Reads options up to the first word that is none, or `--`; returns how many words are left behind them.
-fn read(options: &mut Options, table: &[Row], words: &[OsString]) -> Result<usize, String> {
+fn read(options: &mut Options, table: Table, words: &[OsString]) -> Result<usize, String> {
     let mut parser = lexopt::Parser::from_args(words);
     loop {
         let (row, name) = match parser.next().map_err(|e| e.to_string())? {
@@ -127,10 +130,18 @@ fn read(options: &mut Options, table: &[Row], words: &[OsString]) -> Result<usiz
             }
             Some(Arg::Short(letter)) => {
                 let name = format!("-{letter}");
-                (table.iter().find(|row| row.short == Some(letter)).ok_or_else(|| unknown(table, &name))?, name)
+                (
+                    table
+                        .iter()
+                        .copied()
+                        .flatten()
+                        .find(|row| row.short == Some(letter))
+                        .ok_or_else(|| unknown(table, &name))?,
+                    name,
+                )
             }
             Some(Arg::Long(long)) => {
-                let row = table.iter().find(|row| row.long == long && !long.is_empty());
+                let row = table.iter().copied().flatten().find(|row| row.long == long && !long.is_empty());
                 (row.ok_or_else(|| unknown(table, &format!("--{long}")))?, format!("--{long}"))
             }
         };
@@ -144,9 +155,11 @@ fn read(options: &mut Options, table: &[Row], words: &[OsString]) -> Result<usiz
 }
 
 /// Says that there is no such option, and which one is nearest.
-fn unknown(table: &[Row], name: &str) -> String {
+fn unknown(table: Table, name: &str) -> String {
     let nearest = table
         .iter()
+        .copied()
+        .flatten()
         .filter(|row| !row.long.is_empty())
         .map(|row| (strsim::levenshtein(row.long, name.trim_start_matches('-')), row.long))
         .min()
@@ -158,10 +171,10 @@ fn unknown(table: &[Row], name: &str) -> String {
 }
 
 /// The help text of a table: sections, each with its rows.
-pub fn help(usage: &str, table: &[Row], tail: &str) -> String {
+pub fn help(usage: &str, table: Table, tail: &str) -> String {
     let mut text = format!("{usage}\n");
     let mut section = "";
-    for row in table {
+    for row in table.iter().copied().flatten() {
         if row.section != section {
             section = row.section;
             text.push_str(&format!("\n{section}:\n"));

@@ -12,7 +12,8 @@ use nix::unistd::{chdir, getpgrp, getpid, getppid, tcgetpgrp};
 
 use crate::cli::{self, Options, Output, Personality, Request};
 use crate::plan::{self, Behaviour, Inherited, Plan};
-use crate::setup::{self, Side};
+use crate::setup::step::State;
+use crate::setup::{Side, Stage};
 use crate::signal::Signal;
 use crate::spawn::{self, Command, SpawnError};
 use crate::supervise::{self, Policy, terminal};
@@ -50,7 +51,12 @@ fn run(arguments: Arguments, inherited: Inherited) -> Result<u8, Failure> {
         Request::Print(output, text) => return print(output, &text),
         Request::Run(options) => options,
     };
-    let plan = plan::resolve(&options, inherited);
+    let plan =
+        plan::resolve(&options, inherited).map_err(|line| Failure { line, code: options.personality.codes().usage })?;
+    let mut stage = Stage::of(&plan.setup);
+    if options.explain {
+        return print(Output::Stdout, &stage.explain());
+    }
     // What sexton needs itself it has before the command runs: from then on nothing ends it (H3).
     let signals = SignalFd::open().map_err(|errno| Failure {
         line: format!("signalfd4(): {}: {}", errno_name(errno), advice_on_signalfd(errno)),
@@ -59,12 +65,17 @@ fn run(arguments: Arguments, inherited: Inherited) -> Result<u8, Failure> {
     if let Some(signal) = options.parent_death {
         arm_parent_death(signal, &options)?;
     }
-    let side = setup::run(plan.unshare)
-        .map_err(|error| Failure { line: error.to_string(), code: options.personality.codes().setup })?;
-    match side {
-        Side::Outside(inside, held) => Ok(watch_inside(inside, held, signals, &options)),
-        Side::Only | Side::Inside => be_init(arguments, &words, signals, &plan, &options),
+    let side =
+        stage.run().map_err(|error| Failure { line: error.to_string(), code: options.personality.codes().setup })?;
+    let is_inside = matches!(side, Side::Inside);
+    let result = match side {
+        Side::Outside(inside, held) => Ok(watch_inside(inside, held, signals, &stage.state, &options)),
+        Side::Only | Side::Inside => be_init(arguments, &words, signals, &stage.state, &plan, &options),
+    };
+    if !is_inside {
+        stage.undo();
     }
+    result
 }
 
 /// The init itself: starts the command, lets go of what is the command's, and stays to the end.
@@ -72,6 +83,7 @@ fn be_init(
     arguments: Arguments,
     words: &[OsString],
     signals: SignalFd,
+    state: &State,
     plan: &Plan,
     options: &Options,
 ) -> Result<u8, Failure> {
@@ -81,11 +93,15 @@ fn be_init(
         process::give_terminal_up();
     }
     let terminal = if plan.group == Group::Own { terminal_to_hand_over() } else { None };
-    let command =
-        if plan.behaviour.stop.pause { None } else { Some(start_command(arguments, words, plan, terminal.as_ref())?) };
+    let command = if plan.behaviour.stop.pause {
+        None
+    } else {
+        Some(start_command(arguments, words, state, plan, terminal.as_ref())?)
+    };
     // From here on nothing ends sexton but the command's end.
     let pidfd = command.as_ref().and_then(|command| command.pidfd.as_ref());
-    let_go(&[Some(signals.as_fd()), pidfd.map(AsFd::as_fd), terminal.as_ref().map(AsFd::as_fd)]);
+    let own = [Some(signals.as_fd()), pidfd.map(AsFd::as_fd), terminal.as_ref().map(AsFd::as_fd)];
+    let_go(own.into_iter().flatten().chain(state.kept()));
     logging::start(plan.personality, options.verbosity);
     if let Err(errno) = subreaper {
         warn!("prctl(PR_SET_CHILD_SUBREAPER): {}: orphans go to another process", errno_name(errno));
@@ -101,13 +117,13 @@ fn be_init(
 }
 
 /// Outside a new PID namespace: supervises the init inside, as any command.
-fn watch_inside(inside: Started, held: OwnedFd, signals: SignalFd, options: &Options) -> u8 {
+fn watch_inside(inside: Started, held: OwnedFd, signals: SignalFd, state: &State, options: &Options) -> u8 {
     let terminal = terminal_to_hand_over();
     if let Some(terminal) = &terminal {
         let _ = nix::unistd::tcsetpgrp(terminal, nix::unistd::Pid::from_raw(inside.pid));
     }
-    let kept = [inside.pidfd.as_ref(), terminal.as_ref(), Some(&held)].map(|kept| kept.map(AsFd::as_fd));
-    let_go(&[&[Some(signals.as_fd())], &kept[..]].concat());
+    let own = [inside.pidfd.as_ref(), terminal.as_ref(), Some(&held)].into_iter().flatten().map(AsFd::as_fd);
+    let_go(own.chain([signals.as_fd()]).chain(state.kept()));
     // The init inside tells of everything; only at -vv it is told twice.
     logging::start(options.personality, options.verbosity.min(0).max(options.verbosity - 1));
     let status = stay(Some(inside), signals, Behaviour::outside(), terminal, options);
@@ -146,6 +162,7 @@ fn advice_on_signalfd(errno: Errno) -> &'static str {
 fn start_command(
     arguments: Arguments,
     words: &[OsString],
+    state: &State,
     plan: &Plan,
     terminal: Option<&OwnedFd>,
 ) -> Result<Started, Failure> {
@@ -157,6 +174,7 @@ fn start_command(
         started_as: plan.started_as,
         group: plan.group,
         terminal: terminal.map(AsFd::as_fd),
+        actions: &state.actions,
         mask: plan.mask,
         ignore: if plan.ignore_child { SignalSet::only(Signal::CHLD) } else { SignalSet::EMPTY },
         reset: if plan.reset_signals { all } else { SignalSet::EMPTY },
@@ -170,6 +188,11 @@ fn start_command(
                 _ => "no process could be made; a seccomp filter may forbid it",
             };
             Failure { line: format!("clone(CLONE_VM|CLONE_VFORK): {}: {advice}", errno_name(errno)), code: codes.setup }
+        }
+        SpawnError::Action(index, errno) => {
+            let told = state.actions.get(index).map(|action| (action.to_string(), action.advice(errno)));
+            let (call, advice) = told.unwrap_or_default();
+            Failure { line: format!("{call}: {}: {advice}", errno_name(errno)), code: codes.setup }
         }
         SpawnError::Exec(refusal) => {
             let code = if refusal.not_found { codes.not_found } else { codes.not_executable };
@@ -194,14 +217,10 @@ fn terminal_to_hand_over() -> Option<OwnedFd> {
 }
 
 /// Lets go of the working directory, of all descriptors but those kept, and of stdin and stdout (H1).
-fn let_go(keep: &[Option<BorrowedFd<'_>>]) {
-    let mut numbers = [RawFd::MAX; 4];
-    for (number, fd) in numbers.iter_mut().zip(keep.iter().flatten()) {
-        *number = fd.as_raw_fd();
-    }
+fn let_go<'a>(keep: impl Iterator<Item = BorrowedFd<'a>>) {
+    let mut numbers: Vec<RawFd> = keep.map(|fd| fd.as_raw_fd()).collect();
     numbers.sort_unstable();
-    let count = numbers.iter().take_while(|number| **number != RawFd::MAX).count();
-    fd::close_inherited(numbers.get(..count).unwrap_or(&[]));
+    fd::close_inherited(&numbers);
     fd::release_stdin_stdout();
     let _ = chdir("/");
 }

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use crate::cli::options::{Namespaces, Rewrites};
+use crate::cli::options::Rewrites;
 use crate::cli::{Options, Personality};
+use crate::setup::Setup;
 use crate::supervise::stop::Rules;
 use crate::sys::process::Group;
 use crate::sys::signal::SignalSet;
@@ -40,8 +41,8 @@ pub struct Behaviour {
 pub struct Plan {
     /// Whose manners.
     pub personality: Personality,
-    /// Namespaces to make.
-    pub unshare: Namespaces,
+    /// What is set up before.
+    pub setup: Setup,
     /// How many of the last words are the command.
     pub command_words: usize,
     /// The command's group.
@@ -58,12 +59,13 @@ pub struct Plan {
     pub behaviour: Behaviour,
 }
 
-/// Resolves the options.
-pub fn resolve(options: &Options, inherited: Inherited) -> Plan {
+/// Resolves the options. An error is a wrong combination of them.
+pub fn resolve(options: &Options, inherited: Inherited) -> Result<Plan, String> {
+    options.setup.check()?;
     let reset = options.reset_signals;
-    Plan {
+    Ok(Plan {
         personality: options.personality,
-        unshare: options.unshare,
+        setup: options.setup.clone(),
         command_words: options.command_words,
         group: options.group,
         mask: if reset { SignalSet::EMPTY } else { inherited.mask },
@@ -84,7 +86,7 @@ pub fn resolve(options: &Options, inherited: Inherited) -> Plan {
             warn_reaped: options.warn_reaped,
             suspend_with_command: options.suspend_with_command,
         },
-    }
+    })
 }
 
 impl Behaviour {

@@ -1,112 +1,273 @@
-//! The steps before the command runs, in their order, and nothing else. A step that fails stops everything.
+//! The steps before the command runs, in their order, and nothing else. A step that fails stops everything, and what
+//! was done is undone.
 //!
-//! With a PID namespace there are two of us from here on: the one outside supervises the one inside like any command;
-//! the one inside is PID 1 and goes on to start the command. Neither outlives the other.
+//! Where some process must be new (a PID, user or time namespace) there are two of us from the clone on: the one outside
+//! does what only the outside can, and supervises the one inside like any command; the one inside goes on to start the
+//! command. Neither outlives the other.
 #![forbid(unsafe_code)]
 
-use std::fmt;
+pub mod cgroup;
+pub mod credentials;
+pub mod idmap;
+pub mod limits;
+pub mod mount;
+pub mod namespaces;
+pub mod network;
+pub mod seccomp;
+pub mod step;
+
+use std::fmt::{self, Write};
+use std::io::{Read, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::OFlag;
-use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Pid, pipe2, setpgid};
 
-use crate::cli::options::Namespaces;
 use crate::signal::Signal;
-use crate::sys::process::{Forked, Started, fork_into, set_parent_death_signal};
-use crate::sys::{Errno, errno_name};
+use crate::sys::Errno;
+use crate::sys::action::Action;
+use crate::sys::process::{self, Forked, Started, fork_into, set_parent_death_signal};
+use namespaces::{Kind, Kinds};
+use step::{SetupError, State, Step, Steps};
+
+/// Everything that can be asked of the setup.
+#[derive(Clone, Default, Debug)]
+pub struct Setup {
+    /// Namespaces.
+    pub namespaces: namespaces::Wanted,
+    /// Who is who in a user namespace.
+    pub idmap: idmap::Wanted,
+    /// Mounts.
+    pub mounts: mount::Wanted,
+    /// Cgroups.
+    pub cgroup: cgroup::Wanted,
+    /// Network devices.
+    pub network: network::Wanted,
+    /// Who the command runs as, and what it may.
+    pub credentials: credentials::Wanted,
+    /// Limits of the process itself.
+    pub limits: limits::Wanted,
+    /// The system calls that the command may make.
+    pub seccomp: seccomp::Wanted,
+}
+
+impl Setup {
+    /// Finds wrong combinations, before anything is done.
+    pub fn check(&self) -> Result<(), String> {
+        self.namespaces.check()?;
+        self.idmap.check(self.namespaces.unshare.has(Kind::User))?;
+        self.mounts.check(&self.namespaces)?;
+        self.cgroup.check()?;
+        self.network.check(&self.namespaces)?;
+        self.credentials.check()?;
+        self.limits.check()?;
+        self.seccomp.check()
+    }
+}
 
 /// Which of the two we are after the setup.
 pub enum Side {
     /// There is one process only.
     Only,
-    /// Inside: PID 1 of the new namespace.
+    /// Inside.
     Inside,
     /// Outside: this process is to be supervised, and the pipe held until the end.
     Outside(Started, OwnedFd),
 }
 
-/// A setup step that failed.
-#[derive(Debug)]
-pub struct SetupError {
-    call: &'static str,
-    errno: Errno,
+/// The steps of one setup, by where they are done, and what they have made.
+pub struct Stage<'a> {
+    /// By the process that was started, before anything is new.
+    outside: Steps<'a>,
+    /// The namespaces of the clone between the two; `None`: there is one process only.
+    clone: Option<Kinds>,
+    /// By the one outside, while the one inside waits.
+    between: Steps<'a>,
+    /// By the one inside, or the only one.
+    inside: Steps<'a>,
+    /// What was made.
+    pub state: State,
 }
 
-impl fmt::Display for SetupError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let advice = match self.errno {
-            Errno::EPERM => "not permitted; run as root, with CAP_SYS_ADMIN",
-            Errno::EINVAL => "this kernel has no such namespace",
-            Errno::ENOSPC => "too many namespaces; see /proc/sys/user/max_pid_namespaces",
-            Errno::EAGAIN => "no more processes; a pids limit or RLIMIT_NPROC is reached",
-            Errno::ENOENT => "there is no such folder; make it in the image",
-            _ => "the kernel refused",
-        };
-        write!(f, "{}: {}: {advice}", self.call, errno_name(self.errno))
-    }
-}
-
-fn failed(call: &'static str) -> impl Fn(Errno) -> SetupError {
-    move |errno| SetupError { call, errno }
-}
-
-/// Does what was asked for.
-pub fn run(wanted: Namespaces) -> Result<Side, SetupError> {
-    if !wanted.pid {
-        if wanted.mount {
-            unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare(CLONE_NEWNS)"))?;
-            make_mounts_private()?;
-        }
-        return Ok(Side::Only);
-    }
-    let (flags, call) = if wanted.mount {
-        (CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS, "clone(CLONE_NEWPID|CLONE_NEWNS)")
-    } else {
-        (CloneFlags::CLONE_NEWPID, "clone(CLONE_NEWPID)")
-    };
-    // Nothing is ever written: its end says that the other side is dead.
-    let (alive, held) = pipe2(OFlag::O_CLOEXEC).map_err(failed("pipe2(O_CLOEXEC)"))?;
-    match fork_into(flags.bits()).map_err(failed(call))? {
-        Forked::Parent(started) => {
-            // Both sides do it, so that it is done whoever comes first.
-            let pid = Pid::from_raw(started.pid);
-            let _ = setpgid(pid, pid);
-            Ok(Side::Outside(started, held))
-        }
-        Forked::Child => {
-            drop(held);
-            die_with_parent(&alive)?;
-            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-            if wanted.mount {
-                make_mounts_private()?;
-                mount_proc()?;
+impl<'a> Stage<'a> {
+    /// The order of everything: each line has its reason.
+    pub fn of(setup: &'a Setup) -> Self {
+        let wanted = &setup.namespaces;
+        let (mut outside, mut between, mut inside): (Steps<'a>, Steps<'a>, Steps<'a>) = Default::default();
+        // A hard limit cannot be raised, nor the OOM score lowered, inside a user namespace.
+        outside.extend(setup.limits.outside());
+        // Out here are the cgroups; made, and their limits written, before anyone is in them.
+        outside.extend(setup.cgroup.outside());
+        if !wanted.join.is_empty() {
+            outside.push(Box::new(namespaces::OpenJoined(wanted)));
+            // Those that show what was opened so far under other paths come last.
+            for kind in Kind::ALL.into_iter().filter(|kind| wanted.joins(*kind) && *kind != Kind::Mount) {
+                outside.push(Box::new(namespaces::Join(wanted, kind)));
             }
-            Ok(Side::Inside)
+        }
+        if wanted.unshare.has(Kind::Time) {
+            outside.push(Box::new(namespaces::UnshareTime(wanted)));
+        }
+        let rest = wanted.unshare.without(Kind::Time).without(Kind::Cgroup);
+        let two = wanted.need_two() || setup.network.needs_outside();
+        if !two && !rest.is_empty() {
+            outside.push(Box::new(namespaces::Unshare(rest)));
+        }
+        if wanted.unshare.has(Kind::User) {
+            between.push(Box::new(idmap::Write(&setup.idmap)));
+        }
+        between.extend(setup.network.between());
+
+        if wanted.own(Kind::User) {
+            inside.push(Box::new(idmap::BecomeRoot));
+        }
+        if wanted.joins(Kind::Mount) {
+            inside.push(Box::new(namespaces::Join(wanted, Kind::Mount)));
+        }
+        inside.extend(setup.network.inside(wanted));
+        inside.extend(setup.mounts.inside(wanted));
+        if let Some(name) = &wanted.hostname {
+            inside.push(Box::new(namespaces::Hostname(name)));
+        }
+        if let Some(name) = &wanted.domainname {
+            inside.push(Box::new(namespaces::Domainname(name)));
+        }
+        // From here on the steps prepare what the command does to itself before its exec, in this order.
+        inside.extend(setup.cgroup.command());
+        if wanted.unshare.has(Kind::Cgroup) {
+            inside.push(Box::new(namespaces::UnshareCgroup));
+        }
+        inside.extend(setup.mounts.command());
+        inside.extend(setup.limits.command());
+        // Without no_new_privs a filter needs CAP_SYS_ADMIN, which goes with the credentials (seccomp(2)).
+        let filter_first = !setup.credentials.no_new_privileges();
+        if filter_first {
+            inside.extend(setup.seccomp.command());
+        }
+        inside.extend(setup.credentials.command());
+        if two && !wanted.unshare.has(Kind::Pid) {
+            // No PID namespace ends with sexton, so the command must. A change of credentials would clear it.
+            inside.push(Box::new(DieWithParent));
+        }
+        if !filter_first {
+            inside.extend(setup.seccomp.command());
+        }
+        Self { outside, clone: two.then_some(rest), between, inside, state: State::default() }
+    }
+
+    /// Does all steps. If one fails, those before it are undone.
+    pub fn run(&mut self) -> Result<Side, SetupError> {
+        let result = self.run_all();
+        // The one inside has nothing to undo: what it made ends with it.
+        if result.is_err() && !self.state.is_inside {
+            self.undo();
+        }
+        result
+    }
+
+    fn run_all(&mut self) -> Result<Side, SetupError> {
+        run_each(&self.outside, &mut self.state)?;
+        let Some(kinds) = self.clone else {
+            run_each(&self.inside, &mut self.state)?;
+            return Ok(Side::Only);
+        };
+        // One byte says "go on"; its end says that the other side is dead.
+        let (go, held) = pipe2(OFlag::O_CLOEXEC)
+            .map_err(|errno| SetupError::call("pipe2(O_CLOEXEC)", errno, "too few descriptors; raise RLIMIT_NOFILE"))?;
+        match fork_into(kinds.flags()).map_err(|errno| namespaces::clone_failed(kinds, errno))? {
+            Forked::Parent(started) => {
+                drop(go);
+                // Both sides do it, so that it is done whoever comes first.
+                let pid = Pid::from_raw(started.pid);
+                let _ = setpgid(pid, pid);
+                self.state.inside = Some(started.pid);
+                if let Err(error) = run_each(&self.between, &mut self.state) {
+                    // Waiting for the word to go on, it sees that none will come.
+                    drop(held);
+                    process::wait_gone(started.pid);
+                    return Err(error);
+                }
+                let mut word = std::fs::File::from(held);
+                let _ = word.write_all(b"!");
+                Ok(Side::Outside(started, word.into()))
+            }
+            Forked::Child => {
+                drop(held);
+                self.state.is_inside = true;
+                let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+                die_with_parent()?;
+                let mut go = std::fs::File::from(go);
+                if go.read_exact(&mut [0]).is_err() {
+                    process::exit(128 + 9);
+                }
+                run_each(&self.inside, &mut self.state)?;
+                // A change of credentials has cleared it; if the other one died meanwhile, its end of the pipe is gone.
+                die_with_parent()?;
+                let mut set = [PollFd::new(go.as_fd(), PollFlags::empty())];
+                if poll(&mut set, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+                    process::exit(128 + 9);
+                }
+                Ok(Side::Inside)
+            }
         }
     }
-}
 
-/// KILL comes when the one outside dies, also if it died before we asked: then nobody holds the pipe any more.
-fn die_with_parent(alive: &OwnedFd) -> Result<(), SetupError> {
-    set_parent_death_signal(Signal::KILL).map_err(failed("prctl(PR_SET_PDEATHSIG)"))?;
-    let mut set = [PollFd::new(alive.as_fd(), PollFlags::empty())];
-    if poll(&mut set, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
-        crate::sys::process::exit(128 + 9);
+    /// Takes back what does not go away by itself.
+    pub fn undo(&mut self) {
+        for step in self.between.iter().chain(&self.outside).rev() {
+            step.undo(&mut self.state);
+        }
     }
-    Ok(())
+
+    /// The whole plan in words.
+    pub fn explain(&self) -> String {
+        let mut text = String::new();
+        let mut number = 0;
+        let mut section = |text: &mut String, title: &str, steps: &Steps<'_>| {
+            if !steps.is_empty() {
+                let _ = writeln!(text, "{title}:");
+            }
+            for step in steps {
+                number += 1;
+                let _ = writeln!(text, "{number:4}  {step}");
+            }
+        };
+        section(&mut text, "sexton", &self.outside);
+        if let Some(kinds) = self.clone {
+            let _ = writeln!(text, "then a second sexton is started, in new namespaces: {kinds}");
+            section(&mut text, "the first sexton, while the second waits", &self.between);
+            section(&mut text, "the second sexton", &self.inside);
+        } else {
+            section(&mut text, "and", &self.inside);
+        }
+        text
+    }
 }
 
-/// What is mounted in here does not show outside, and the other way round.
-fn make_mounts_private() -> Result<(), SetupError> {
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .map_err(failed("mount(\"/\", MS_REC|MS_PRIVATE)"))
+fn run_each(steps: &Steps<'_>, state: &mut State) -> Result<(), SetupError> {
+    steps.iter().try_for_each(|step| step.run(state))
 }
 
-/// A /proc that shows the new PID namespace.
-fn mount_proc() -> Result<(), SetupError> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>).map_err(failed("mount(\"proc\", \"/proc\")"))
+/// KILL comes when the one outside dies.
+fn die_with_parent() -> Result<(), SetupError> {
+    set_parent_death_signal(Signal::KILL).map_err(|errno: Errno| {
+        SetupError::call("prctl(PR_SET_PDEATHSIG, KILL)", errno, "a seccomp filter may forbid it")
+    })
+}
+
+/// The command gets KILL when sexton dies.
+struct DieWithParent;
+
+impl Step for DieWithParent {
+    fn run(&self, state: &mut State) -> Result<(), SetupError> {
+        state.actions.push(Action::DieWithParent(Signal::KILL));
+        Ok(())
+    }
+}
+
+impl fmt::Display for DieWithParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the command dies when sexton does")
+    }
 }

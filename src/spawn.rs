@@ -9,8 +9,9 @@ use std::ptr;
 use crate::cli::OPTIONS_VARIABLE;
 use crate::exit::refusal::{self, Refusal};
 use crate::sys::Errno;
+use crate::sys::action::Action;
 use crate::sys::entry::{self, Arguments};
-use crate::sys::process::{Group, Launch, LaunchError, Started, launch};
+use crate::sys::process::{self, Group, Launch, LaunchError, Started, WaitStatus, launch};
 use crate::sys::signal::SignalSet;
 
 /// Where programs are looked for if PATH is not set, as execvp(3) does.
@@ -32,6 +33,8 @@ pub struct Command<'a> {
     pub group: Group,
     /// The terminal to hand over.
     pub terminal: Option<BorrowedFd<'a>>,
+    /// What the new process does to itself before the exec.
+    pub actions: &'a [Action],
     /// The signal mask to start with.
     pub mask: SignalSet,
     /// Signals to set ignored before the exec.
@@ -44,6 +47,8 @@ pub struct Command<'a> {
 pub enum SpawnError {
     /// No process could be made.
     Clone(Errno),
+    /// This action failed.
+    Action(usize, Errno),
     /// The program could not be executed.
     Exec(Refusal),
 }
@@ -61,6 +66,7 @@ pub fn spawn(command: &Command<'_>) -> Result<Started, SpawnError> {
             pid_text: environment.pid_text(),
             group: command.group,
             terminal: command.terminal.map(|fd| fd.as_raw_fd()),
+            actions: command.actions,
             mask: command.mask,
             ignore: command.ignore,
             reset: command.reset,
@@ -81,8 +87,31 @@ pub fn spawn(command: &Command<'_>) -> Result<Started, SpawnError> {
     }
     result.map_err(|error| match error {
         LaunchError::Clone(errno) => SpawnError::Clone(errno),
+        LaunchError::Action(index, errno) => SpawnError::Action(index, errno),
         LaunchError::Exec(errno) => SpawnError::Exec(refusal::explain(command.name, search.as_deref(), errno)),
     })
+}
+
+/// Runs a program of the system to its end, looked for in PATH: `words` begins with its own name.
+pub fn run_helper(name: &str, words: &[CString]) -> Result<WaitStatus, Errno> {
+    let search = std::env::var_os("PATH").unwrap_or_else(|| OsString::from(DEFAULT_PATH));
+    let argv: Vec<_> = words.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect();
+    let started = launch(&Launch {
+        paths: &candidates(OsStr::new(name), Some(&search)),
+        argv: argv.as_ptr(),
+        envp: entry::environment(),
+        pid_text: None,
+        group: Group::Same,
+        terminal: None,
+        actions: &[],
+        mask: SignalSet::EMPTY,
+        ignore: SignalSet::EMPTY,
+        reset: SignalSet::EMPTY,
+    });
+    match started {
+        Ok(started) => process::wait_gone(started.pid).ok_or(Errno::ECHILD),
+        Err(LaunchError::Clone(errno) | LaunchError::Action(_, errno) | LaunchError::Exec(errno)) => Err(errno),
+    }
 }
 
 /// The paths to try, each ended by a zero byte. An empty part of PATH is the working directory.

@@ -4,10 +4,12 @@
 //! (glibc 32 and 33, musl 32 to 34) and silently takes them out of each set that passes through its wrappers;
 //! an init must block and forward those too. What nix wraps without loss is called through nix.
 
+pub mod action;
 pub mod entry;
 pub mod fd;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod namespace;
 pub mod process;
 #[cfg(feature = "lab")]
 pub mod seccomp;

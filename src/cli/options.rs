@@ -1,10 +1,17 @@
 //! What can be asked of sexton, and the table of its options.
 #![forbid(unsafe_code)]
 
+mod cgroups;
+mod credentials;
+mod mounts;
+mod namespaces;
+mod network;
+
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use super::{Invalid, Output, Personality, Row, duration};
+use super::{Invalid, Output, Personality, Row, Table, duration};
+use crate::setup::Setup;
 use crate::signal::Signal;
 use crate::sys::process::Group;
 
@@ -39,8 +46,10 @@ pub struct Options {
     pub warn_reaped: bool,
     /// -1 for -q, 0, 1 for -v, 2 for -vv.
     pub verbosity: i8,
-    /// The namespaces to unshare.
-    pub unshare: Namespaces,
+    /// What is set up before the command runs.
+    pub setup: Setup,
+    /// Print the plan, and do nothing.
+    pub explain: bool,
     /// The command's group and session.
     pub group: Group,
     /// TERM goes to the command's group when the command ends, and nobody waits (dumb-init).
@@ -103,24 +112,11 @@ impl ExitCodes {
     }
 }
 
-/// A set of namespaces to unshare.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Namespaces {
-    /// Process ids: sexton is PID 1 in it.
-    pub pid: bool,
-    /// Mounts: private, with a new /proc if `pid` is there too.
-    pub mount: bool,
-}
-
-impl Namespaces {
-    /// Whether there is any.
-    pub fn any(self) -> bool {
-        self.pid || self.mount
-    }
-}
-
 /// Sexton's own options, in the order of the help.
-pub const TABLE: &[Row] = &[
+pub const TABLE: Table =
+    &[BEHAVIOUR, namespaces::ROWS, mounts::ROWS, network::ROWS, cgroups::ROWS, credentials::ROWS, TELL];
+
+const BEHAVIOUR: &[Row] = &[
     row("group", Some('g'), "", SIGNALS, "forward to the command's process group", group),
     row("rewrite", Some('r'), "FROM:TO", SIGNALS, "forward signal FROM as TO; TO=0 discards it (repeatable)", rewrite),
     row("reset-signals", None, "", SIGNALS, "start the command with an empty mask, all signals default", reset_signals),
@@ -145,7 +141,10 @@ pub const TABLE: &[Row] = &[
     row("wait", None, "", STOPPING, "when the command ends, wait for all it left behind", wait),
     row("exit-code", Some('e'), "CODE[:NEW]", STOPPING, "turn exit code CODE into NEW (0) (repeatable)", exit_code),
     row("pause", Some('P'), "", STOPPING, "run no command: reap until TERM or INT", pause),
-    row("unshare", None, "LIST", NAMESPACES, "new namespaces: pid, mount; sexton is PID 1 in the new one", unshare),
+];
+
+const TELL: &[Row] = &[
+    row("explain", None, "", TELLING, "print what would be set up, step by step, and do nothing", explain),
     row("warn-reaped", Some('w'), "", TELLING, "name each orphan that was reaped", warn_reaped),
     row("verbose", Some('v'), "", TELLING, "say what happens; twice: each orphan too", verbose),
     row("quiet", Some('q'), "", TELLING, "errors only", quiet),
@@ -155,7 +154,6 @@ pub const TABLE: &[Row] = &[
 
 const SIGNALS: &str = "Signals";
 const STOPPING: &str = "Stopping";
-const NAMESPACES: &str = "Namespaces";
 const TELLING: &str = "Telling";
 
 /// A row, in the order of its columns.
@@ -182,7 +180,8 @@ pub fn print_on_stderr(options: &mut Options, text: Text) -> Result<(), Invalid>
     Ok(())
 }
 
-fn text(value: &OsStr) -> Result<&str, Invalid> {
+/// A value that is text.
+pub fn text(value: &OsStr) -> Result<&str, Invalid> {
     value.to_str().ok_or_else(|| "not UTF-8".into())
 }
 
@@ -261,14 +260,8 @@ pub fn pause(options: &mut Options, _: &OsStr) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn unshare(options: &mut Options, value: &OsStr) -> Result<(), Invalid> {
-    for name in text(value)?.split(',') {
-        match name {
-            "pid" => options.unshare.pid = true,
-            "mount" => options.unshare.mount = true,
-            other => return Err(format!("{other:?} is no namespace that can be unshared: use pid, mount")),
-        }
-    }
+fn explain(options: &mut Options, _: &OsStr) -> Result<(), Invalid> {
+    options.explain = true;
     Ok(())
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::options::{self, Options, print, print_on_stderr, row};
-use super::{Row, help};
+use super::{Table, help};
+use crate::setup::Setup;
 use crate::signal::Signal;
 use crate::sys::process::Group;
 
@@ -71,7 +72,7 @@ impl Personality {
     }
 
     /// The options it takes.
-    pub fn table(self) -> &'static [Row] {
+    pub fn table(self) -> Table {
         match self {
             Self::Sexton => options::TABLE,
             Self::Tini => TINI,
@@ -97,7 +98,8 @@ impl Personality {
             reset_signals: false,
             warn_reaped: false,
             verbosity: 0,
-            unshare: options::Namespaces::default(),
+            setup: Setup::default(),
+            explain: false,
             group: Group::Own,
             term_group_at_end: false,
             suspend_with_command: false,
@@ -199,7 +201,7 @@ fn in_session(options: &mut Options, session: bool) {
 
 const OPTIONS: &str = "Options";
 
-const TINI: &[Row] = &[
+const TINI: Table = &[&[
     row("version", None, "", OPTIONS, "show the version", |o, _| print(o, Personality::version)),
     row("", Some('h'), "", OPTIONS, "this text", |o, _| print(o, Personality::help)),
     row("", Some('s'), "", OPTIONS, "become a child subreaper (sexton does so by itself)", |o, _| {
@@ -212,9 +214,9 @@ const TINI: &[Row] = &[
     row("", Some('g'), "", OPTIONS, "signals go to the child's process group", options::group),
     row("", Some('e'), "EXIT_CODE", OPTIONS, "turn EXIT_CODE into 0", options::exit_code),
     row("", Some('l'), "", OPTIONS, "show the licence", |o, _| print(o, Personality::licence)),
-];
+]];
 
-const DUMB_INIT: &[Row] = &[
+const DUMB_INIT: Table = &[&[
     row("single-child", Some('c'), "", OPTIONS, "no session: signals go to the direct child only", |o, _| {
         in_session(o, false);
         Ok(())
@@ -223,12 +225,12 @@ const DUMB_INIT: &[Row] = &[
     row("verbose", Some('v'), "", OPTIONS, "say what happens", options::verbose),
     row("help", Some('h'), "", OPTIONS, "this text", |o, _| print_on_stderr(o, Personality::help)),
     row("version", Some('V'), "", OPTIONS, "show the version", |o, _| print_on_stderr(o, Personality::version)),
-];
+]];
 
-const CATATONIT: &[Row] = &[
+const CATATONIT: Table = &[&[
     row("", Some('g'), "", OPTIONS, "signals go to the child's process group", options::group),
     row("help", Some('h'), "", OPTIONS, "this text", |o, _| print_on_stderr(o, Personality::help)),
     row("license", Some('L'), "", OPTIONS, "show the licence", |o, _| print(o, Personality::licence)),
     row("pause", Some('P'), "", OPTIONS, "run no command: reap until TERM or INT", options::pause),
     row("version", Some('V'), "", OPTIONS, "show the version", |o, _| print(o, Personality::version)),
-];
+]];

@@ -16,6 +16,7 @@ fn every_row_has_a_name_a_help_and_no_twin() {
     for table in
         [Personality::Sexton, Personality::Tini, Personality::DumbInit, Personality::Catatonit].map(Personality::table)
     {
+        let table: Vec<&Row> = table.iter().copied().flatten().collect();
         for (index, row) in table.iter().enumerate() {
             assert!(row.short.is_some() || !row.long.is_empty());
             assert!(!row.help.is_empty());

@@ -5,6 +5,7 @@ use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use super::action::Action;
 use super::signal::{Disposition, SignalSet, set_disposition, set_mask};
 use super::{Errno, signal};
 use crate::signal::Signal;
@@ -60,11 +61,18 @@ pub fn wait(who: Who, stopped: bool) -> Waited {
         return Waited::NoChild;
     }
     // SAFETY: it was zeroed, which is a valid siginfo_t, and filled by the kernel if there was news.
-    let info = unsafe { info.assume_init() };
+    match changed(unsafe { info.assume_init() }) {
+        Some((pid, status)) => Waited::Changed(pid, status),
+        None => Waited::Nothing,
+    }
+}
+
+/// What waitid(2) wrote; `None`: nothing.
+fn changed(info: libc::siginfo_t) -> Option<(i32, WaitStatus)> {
     // SAFETY: si_pid lies inside the structure; for waitid the kernel fills it, and 0 stands for no news.
     let pid = unsafe { info.si_pid() };
     if pid == 0 {
-        return Waited::Nothing;
+        return None;
     }
     // SAFETY: as above, waitid fills si_status.
     let value = unsafe { info.si_status() };
@@ -74,7 +82,7 @@ pub fn wait(who: Who, stopped: bool) -> Waited {
         libc::CLD_STOPPED | libc::CLD_TRAPPED => WaitStatus::Stopped(by()),
         _ => WaitStatus::Signaled(by()),
     };
-    Waited::Changed(pid, status)
+    Some((pid, status))
 }
 
 fn low_byte(value: i32) -> u8 {
@@ -120,6 +128,8 @@ pub struct Launch<'a> {
     pub group: Group,
     /// The terminal whose foreground the new group becomes.
     pub terminal: Option<RawFd>,
+    /// What the new process does to itself before the exec, in this order.
+    pub actions: &'a [Action],
     /// The mask that the command starts with.
     pub mask: SignalSet,
     /// Signals that go back to ignored before the exec.
@@ -138,10 +148,12 @@ pub struct Started {
 }
 
 /// Why nothing was started.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaunchError {
     /// clone(2) failed: EAGAIN at a pids limit, ENOMEM.
     Clone(Errno),
+    /// The action with this index failed.
+    Action(usize, Errno),
     /// Each path failed to execute; the errno that says most, as execvp(3) chooses it.
     Exec(Errno),
 }
@@ -157,7 +169,7 @@ struct Stack(MaybeUninit<[u8; LAUNCH_STACK]>);
 /// What the new process works on; it shares our memory, so its result needs no pipe.
 struct Shared<'a> {
     launch: &'a Launch<'a>,
-    failure: Option<Errno>,
+    failure: Option<LaunchError>,
 }
 
 /// Starts the command: clone(2) with `CLONE_VM | CLONE_VFORK`, so that no page is copied and we go on once the new
@@ -170,9 +182,9 @@ pub fn launch(launch: &Launch<'_>) -> Result<Started, LaunchError> {
     let started = vfork(run_launch, argument).map_err(LaunchError::Clone)?;
     match shared.failure {
         None => Ok(started),
-        Some(errno) => {
+        Some(failure) => {
             wait_gone(started.pid);
-            Err(LaunchError::Exec(errno))
+            Err(failure)
         }
     }
 }
@@ -236,6 +248,13 @@ extern "C" fn run_launch(argument: *mut c_void) -> c_int {
         // SAFETY: the caller gave room for 11 bytes, and the parent does not look while we run.
         write_decimal(unsafe { std::slice::from_raw_parts_mut(text, 11) }, own.unsigned_abs());
     }
+    for (index, action) in launch.actions.iter().enumerate() {
+        if let Err(errno) = action.perform() {
+            shared.failure = Some(LaunchError::Action(index, errno));
+            // SAFETY: leaves at once, without the exit handlers of the parent whose memory this is.
+            unsafe { libc::_exit(127) }
+        }
+    }
     for signal in Signal::all() {
         if launch.reset.contains(signal) {
             set_disposition(signal, Disposition::Default);
@@ -244,7 +263,7 @@ extern "C" fn run_launch(argument: *mut c_void) -> c_int {
         }
     }
     set_mask(launch.mask);
-    shared.failure = Some(execute(launch));
+    shared.failure = Some(LaunchError::Exec(execute(launch)));
     // SAFETY: leaves at once, without the exit handlers of the parent whose memory this is.
     unsafe { libc::_exit(127) }
 }
@@ -285,14 +304,16 @@ fn write_decimal(text: &mut [u8], number: u32) {
     }
 }
 
-/// waitid(2) for a child that is about to be gone, over EINTR.
-fn wait_gone(pid: i32) {
+/// waitid(2) for a child that is about to be gone, over EINTR; its status, if it was ours to wait for.
+pub fn wait_gone(pid: i32) -> Option<WaitStatus> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let id = libc::id_t::try_from(pid).unwrap_or(0);
     // SAFETY: info is live and of the type that the call fills; __WALL also finds a child that ends without a signal.
     while unsafe { libc::waitid(libc::P_PID, id, info.as_mut_ptr(), libc::WEXITED | libc::__WALL) } != 0
         && Errno::last() == Errno::EINTR
     {}
+    // SAFETY: it was zeroed, which is a valid siginfo_t, and filled by the kernel if there was such a child.
+    changed(unsafe { info.assume_init() }).map(|(_, status)| status)
 }
 
 /// What fork(2) returns.

@@ -1,0 +1,7 @@
+//! The options of credentials and limits.
+#![forbid(unsafe_code)]
+
+use crate::cli::Row;
+
+/// Its rows, in the order of the help.
+pub const ROWS: &[Row] = &[];

@@ -1,0 +1,74 @@
+//! What a step of the setup is, what steps share, and how a failed one is told.
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::fmt::{self, Display};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use super::cgroup::Group;
+use crate::sys::action::Action;
+use crate::sys::{Errno, errno_name};
+
+/// One step. Its words ([`Display`]) are what `--explain` prints.
+pub trait Step: Display {
+    /// Does it.
+    fn run(&self, state: &mut State) -> Result<(), SetupError>;
+
+    /// Takes it back: after a later step failed, and at the end. What goes away by itself needs none.
+    fn undo(&self, _state: &mut State) {}
+}
+
+/// Steps in their order.
+pub type Steps<'a> = Vec<Box<dyn Step + 'a>>;
+
+/// What the steps have made so far.
+#[derive(Default, Debug)]
+pub struct State {
+    /// What the new process does between clone and exec.
+    pub actions: Vec<Action>,
+    /// This is the process inside.
+    pub is_inside: bool,
+    /// The process inside, to the one outside.
+    pub inside: Option<i32>,
+    /// The command's cgroups.
+    pub group: Option<Group>,
+    /// Namespaces to join, opened as long as their paths meant what was meant.
+    pub namespaces: Vec<OwnedFd>,
+}
+
+impl State {
+    /// Descriptors that are needed until the end.
+    pub fn kept(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.group.iter().flat_map(Group::descriptors)
+    }
+}
+
+/// A step that failed: the call with its arguments, the error's name, and the way out.
+#[derive(Debug)]
+pub struct SetupError {
+    call: String,
+    errno: Option<Errno>,
+    advice: Cow<'static, str>,
+}
+
+impl SetupError {
+    /// A system call failed.
+    pub fn call(call: impl Into<String>, errno: Errno, advice: impl Into<Cow<'static, str>>) -> Self {
+        Self { call: call.into(), errno: Some(errno), advice: advice.into() }
+    }
+
+    /// Something is not as it must be.
+    pub fn found(what: impl Into<String>, advice: impl Into<Cow<'static, str>>) -> Self {
+        Self { call: what.into(), errno: None, advice: advice.into() }
+    }
+}
+
+impl Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.call)?;
+        if let Some(errno) = self.errno {
+            write!(f, ": {}", errno_name(errno))?;
+        }
+        write!(f, ": {}", self.advice)
+    }
+}
