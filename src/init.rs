@@ -173,12 +173,8 @@ fn start_command(
         name: words.get(words.len() - plan.command_words).map_or("".as_ref(), OsString::as_os_str),
         started_as: plan.started_as,
         group: plan.group,
-<<<<<<< HEAD
-        terminal: terminal.map(AsFd::as_fd),
-        actions: &state.actions,
-=======
         terminal: foreground.map(AsFd::as_fd),
->>>>>>> f9c85cc8d6e3d3d440f4f637e556c7ee9cf36490
+        actions: &state.actions,
         mask: plan.mask,
         ignore: if plan.ignore_child { SignalSet::only(Signal::CHLD) } else { SignalSet::EMPTY },
         reset: if plan.reset_signals { all } else { SignalSet::EMPTY },
