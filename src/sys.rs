@@ -10,6 +10,7 @@ pub mod fd;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod namespace;
+pub mod netlink;
 pub mod process;
 #[cfg(feature = "lab")]
 pub mod seccomp;
