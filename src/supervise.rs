@@ -350,15 +350,25 @@ impl Supervisor {
     /// Reaps every child that is dead. True: it is over.
     fn walk(&mut self) -> bool {
         let began = Instant::now();
+        let mut all = true;
         let over = loop {
             match self.reap(Who::Any) {
-                Some(Reaped) => {}
+                Some(Reaped) => {
+                    // Each find costs a look at all that live; what has just died is found by its own number.
+                    if self.take_signals() {
+                        break true;
+                    }
+                    if !self.reaper.walk_goes_on(began, Instant::now()) {
+                        all = false;
+                        break false;
+                    }
+                }
                 Some(Over) => break true,
                 Some(NobodyLeft) => break self.nobody_left(),
                 None => break false,
             }
         };
-        self.reaper.on_walk(began, Instant::now());
+        self.reaper.on_walk(began, Instant::now(), all);
         over
     }
 
@@ -380,8 +390,9 @@ impl Supervisor {
     fn reap(&mut self, who: Who) -> Option<ReapOutcome> {
         let looks =
             self.reaper.gear() == Gear::EachOne && (self.policy.warn_reaped || log::log_enabled!(log::Level::Debug));
-        let name = looks.then(|| process::peek(who).and_then(procfs::name)).flatten();
-        match process::wait(who, false) {
+        let dead = looks.then(|| process::peek(who)).flatten();
+        let name = dead.and_then(procfs::name);
+        match process::wait(dead.map_or(who, Who::Child), false) {
             Waited::Nothing => None,
             Waited::NoChild => Some(NobodyLeft).filter(|_| who == Who::Any),
             Waited::Changed(pid, status) => {

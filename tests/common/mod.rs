@@ -42,11 +42,11 @@ pub fn sh(script: &str) -> Vec<OsString> {
 
 /// A folder for all tests of this process, removed when it ends.
 fn own_folder() -> PathBuf {
-    static MADE: Once = Once::new();
-    let path = std::env::temp_dir().join(format!("sexton-test-{}", std::process::id()));
     extern "C" fn remove() {
         let _ = fs::remove_dir_all(own_folder());
     }
+    static MADE: Once = Once::new();
+    let path = std::env::temp_dir().join(format!("sexton-test-{}", std::process::id()));
     MADE.call_once(|| {
         fs::create_dir_all(&path).unwrap();
         // SAFETY: the function may be called at any time, also after main has ended.
