@@ -1,7 +1,248 @@
 //! The options of mounts.
 #![forbid(unsafe_code)]
 
-use crate::cli::Row;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::{Options, row, text};
+use crate::cli::{Invalid, Row};
+use crate::setup::mount::{Layers, Mount, Root, What};
+
+const MOUNTS: &str = "Mounts, in the order given; they need --unshare mount";
 
 /// Its rows, in the order of the help.
-pub const ROWS: &[Row] = &[];
+pub const ROWS: &[Row] = &[
+    row(
+        "root",
+        None,
+        "DIR",
+        MOUNTS,
+        "the new root; with a new pid namespace its /proc is mounted,\n/sys and /dev only if asked for",
+        |options, value| new_root(options, Root::Folder(path(value)?)),
+    ),
+    row(
+        "overlay",
+        None,
+        "lower=DIR[:DIR…][,upper=DIR,work=DIR]",
+        MOUNTS,
+        "an overlay as the new root; without upper, changes are kept\nin memory and gone at the end",
+        |options, value| new_root(options, Root::Overlay(layers(value)?)),
+    ),
+    row(
+        "bind",
+        None,
+        "SRC:DST[:ro]",
+        MOUNTS,
+        "SRC shows at DST too, with all mounted below it; DST is made\nif it is missing (repeatable)",
+        bind,
+    ),
+    row(
+        "tmpfs",
+        None,
+        "DST[:size=N[,mode=M]]",
+        MOUNTS,
+        "an empty folder in memory, size as 64m or 10%, mode as 755\n(1777) (repeatable)",
+        tmpfs,
+    ),
+    row("proc", None, "[=DST]", MOUNTS, "a new proc (/proc)", |options, value| kernel(options, value, What::Proc)),
+    row("sys", None, "[=DST]", MOUNTS, "a sysfs (/sys), read-only", |options, value| kernel(options, value, What::Sys)),
+    row(
+        "dev",
+        None,
+        "[=DST]",
+        MOUNTS,
+        "a small /dev: null zero full random urandom tty pts shm\nmqueue, and console if there is a terminal",
+        |options, value| kernel(options, value, What::Dev),
+    ),
+    row("read-only", None, "", MOUNTS, "the root is read-only; what else is asked for is not", |options, _| {
+        options.setup.mounts.read_only = true;
+        Ok(())
+    }),
+    row("chdir", None, "DIR", MOUNTS, "the command's working folder (with a new root: /)", |options, value| {
+        let folder = CString::new(absolute(value.as_bytes())?.into_os_string().as_bytes());
+        options.setup.mounts.chdir = Some(folder.map_err(|_| "a zero byte is in it")?);
+        Ok(())
+    }),
+];
+
+fn new_root(options: &mut Options, root: Root) -> Result<(), Invalid> {
+    match options.setup.mounts.root.replace(root) {
+        None => Ok(()),
+        Some(_) => Err("there is one root; give one --root or --overlay".into()),
+    }
+}
+
+fn path(value: &OsStr) -> Result<PathBuf, Invalid> {
+    if value.is_empty() { Err("the path is empty".into()) } else { Ok(value.into()) }
+}
+
+/// A place in the root.
+fn absolute(value: &[u8]) -> Result<PathBuf, Invalid> {
+    let value = OsStr::from_bytes(value);
+    if value.as_bytes().starts_with(b"/") { Ok(value.into()) } else { Err(format!("{value:?} must begin with /")) }
+}
+
+/// A place to mount on.
+fn place(value: &[u8]) -> Result<PathBuf, Invalid> {
+    let place = absolute(value)?;
+    if place.components().count() < 2 { Err("that is the root itself; use --root".into()) } else { Ok(place) }
+}
+
+fn put(options: &mut Options, at: PathBuf, what: What) {
+    options.setup.mounts.mounts.push(Mount { at, what });
+}
+
+/// `--proc`, `--sys`, `--dev`: where they always are, or elsewhere.
+fn kernel(options: &mut Options, value: &OsStr, what: What) -> Result<(), Invalid> {
+    let usual: &[u8] = match what {
+        What::Proc => b"/proc",
+        What::Sys => b"/sys",
+        _ => b"/dev",
+    };
+    put(options, place(if value.is_empty() { usual } else { value.as_bytes() })?, what);
+    Ok(())
+}
+
+/// `--bind SRC:DST[:ro]`.
+fn bind(options: &mut Options, value: &OsStr) -> Result<(), Invalid> {
+    let parts: Vec<_> = value.as_bytes().split(|byte| *byte == b':').collect();
+    let (source, at, read_only) = match parts[..] {
+        [source, at] | [source, at, b"rw"] => (source, at, false),
+        [source, at, b"ro"] => (source, at, true),
+        _ => return Err("write SRC:DST or SRC:DST:ro; a path with a colon cannot be bound".into()),
+    };
+    let source = path(OsStr::from_bytes(source))?;
+    put(options, place(at)?, What::Bind(source, read_only));
+    Ok(())
+}
+
+/// `--tmpfs DST[:size=N[,mode=M]]`.
+fn tmpfs(options: &mut Options, value: &OsStr) -> Result<(), Invalid> {
+    let mut parts = value.as_bytes().splitn(2, |byte| *byte == b':');
+    let at = place(parts.next().unwrap_or_default())?;
+    let (mut size, mut mode) = (String::new(), "1777");
+    for setting in text(OsStr::from_bytes(parts.next().unwrap_or_default()))?.split(',').filter(|part| !part.is_empty())
+    {
+        match setting.split_once('=') {
+            Some(("size", value)) if is_size(value) => size = format!("size={value},"),
+            Some(("mode", value)) if u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777) => mode = value,
+            _ => return Err(format!("{setting:?}: write size=64m, size=10% or mode=755")),
+        }
+    }
+    put(options, at, What::Tmpfs(format!("{size}mode={mode}")));
+    Ok(())
+}
+
+/// A number, and k, m, g or % (tmpfs(5)). 0 is none: the kernel takes it for no limit at all.
+fn is_size(value: &str) -> bool {
+    let number = value.strip_suffix(['k', 'm', 'g', 'K', 'M', 'G', '%']).unwrap_or(value);
+    number.bytes().all(|byte| byte.is_ascii_digit()) && number.parse::<u64>().is_ok_and(|number| number > 0)
+}
+
+/// `lower=DIR[:DIR…][,upper=DIR,work=DIR]`.
+fn layers(value: &OsStr) -> Result<Layers, Invalid> {
+    let (mut lower, mut upper, mut work) = (Vec::new(), None, None);
+    for setting in value.as_bytes().split(|byte| *byte == b',') {
+        let mut parts = setting.splitn(2, |byte| *byte == b'=');
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        match name {
+            b"lower" => {
+                for folder in value.split(|byte| *byte == b':') {
+                    lower.push(path(OsStr::from_bytes(folder))?);
+                }
+            }
+            b"upper" => upper = Some(path(OsStr::from_bytes(value))?),
+            b"work" => work = Some(path(OsStr::from_bytes(value))?),
+            _ => return Err("write lower=DIR[:DIR…][,upper=DIR,work=DIR]; a path with a comma cannot be taken".into()),
+        }
+    }
+    let upper = match (upper, work) {
+        (Some(upper), Some(work)) => Some((upper, work)),
+        (None, None) => None,
+        _ => return Err("upper and work go together: two empty folders on one file system".into()),
+    };
+    if lower.is_empty() { Err("lower=DIR is missing".into()) } else { Ok(Layers { lower, upper }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Request, parse};
+    use std::ffi::OsString;
+    use std::path::Path;
+
+    fn ask(words: &[&str]) -> Result<crate::setup::mount::Wanted, String> {
+        let words: Vec<_> = ["sexton"].iter().chain(words).chain(&["x"]).map(OsString::from).collect();
+        match parse(&words, &|_| None) {
+            Ok(Request::Run(options)) => Ok(options.setup.mounts),
+            Ok(Request::Print(..)) => Err("text".into()),
+            Err(why) => Err(why.to_string()),
+        }
+    }
+
+    #[test]
+    fn n4_mounts_keep_their_order() {
+        let words = ["--tmpfs=/a", "--proc", "--bind", "x:/b:ro", "--dev=/d", "--sys", "--bind", "/y:/c"];
+        let found: Vec<_> = ask(&words).unwrap().mounts.into_iter().map(|mount| (mount.at, mount.what)).collect();
+        let wanted = [
+            ("/a", What::Tmpfs("mode=1777".into())),
+            ("/proc", What::Proc),
+            ("/b", What::Bind("x".into(), true)),
+            ("/d", What::Dev),
+            ("/sys", What::Sys),
+            ("/c", What::Bind("/y".into(), false)),
+        ];
+        assert_eq!(found, wanted.map(|(at, what)| (PathBuf::from(at), what)));
+    }
+
+    #[test]
+    fn n4_a_tmpfs_has_a_size_and_a_mode() {
+        let data = |value: &str| match ask(&["--tmpfs", value]).map(|wanted| wanted.mounts[0].what.clone()) {
+            Ok(What::Tmpfs(data)) => data,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(data("/x:size=64m"), "size=64m,mode=1777");
+        assert_eq!(data("/x:mode=700,size=10%"), "size=10%,mode=700");
+        for value in
+            ["/x:size=", "/x:size=0", "/x:size=-1", "/x:mode=9", "/x:mode=77777", "/x:uid=0", "x", "/", "/.", ""]
+        {
+            assert!(ask(&["--tmpfs", value]).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn n4_an_overlay_has_layers() {
+        let layers = |value: &str| match ask(&["--overlay", value]).map(|wanted| wanted.root) {
+            Ok(Some(Root::Overlay(layers))) => Ok(layers),
+            Ok(_) => panic!(),
+            Err(why) => Err(why),
+        };
+        let found = layers("lower=/a:/b,upper=u,work=w").unwrap();
+        assert_eq!(found, Layers { lower: vec!["/a".into(), "/b".into()], upper: Some(("u".into(), "w".into())) });
+        for value in
+            ["", "/a", "lower=", "lower=/a:", "upper=u,work=w", "lower=/a,upper=u", "lower=/a,work=w", "lower=/a,x=y"]
+        {
+            assert!(layers(value).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn n4_bad_values_are_refused() {
+        for words in [
+            ["--bind", "/a"],
+            ["--bind", "/a:"],
+            ["--bind", ":/b"],
+            ["--bind", "/a:b"],
+            ["--bind", "/a:/b:rx"],
+            ["--bind", "/a:/"],
+            ["--bind", "/a:/b:ro:c"],
+            ["--root", ""],
+            ["--chdir", "x"],
+        ] {
+            assert!(ask(&words).is_err(), "{words:?}");
+        }
+        assert!(ask(&["--root", "/a", "--overlay", "lower=/b"]).is_err());
+        assert!(matches!(ask(&["--root", "a"]).unwrap().root, Some(Root::Folder(path)) if path == Path::new("a")));
+    }
+}
