@@ -12,13 +12,13 @@ mod mask;
 mod place;
 mod root;
 
-use std::collections::VecDeque;
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::chdir;
 
@@ -26,6 +26,7 @@ use super::namespaces::{self, Kind};
 use super::step::{self, SetupError, State, Step, Steps};
 use crate::sys::Errno;
 use crate::sys::action::Action;
+use crate::sys::mount::mount;
 use bind::Which;
 
 /// What is wanted.
@@ -45,28 +46,23 @@ pub struct Wanted {
 #[derive(Clone, Debug)]
 pub enum Root {
     /// `--root`: a folder, with all that is mounted below it.
-    Folder(PathBuf),
+    Folder(CString),
     /// `--overlay`.
     Overlay(Layers),
 }
 
 /// The folders of an overlay.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Default, Debug)]
+#[cfg_attr(test, derive(PartialEq, Eq))]
 pub struct Layers {
     /// Those that are only read, the uppermost first.
-    pub lower: Vec<PathBuf>,
+    pub lower: Vec<CString>,
     /// The one that takes the changes, and one for the kernel to work in. Without them changes are in memory.
-    pub upper: Option<(PathBuf, PathBuf)>,
-}
-
-impl Layers {
-    fn all(&self) -> impl Iterator<Item = &PathBuf> {
-        self.lower.iter().chain(self.upper.iter().flat_map(|(upper, work)| [upper, work]))
-    }
+    pub upper: Option<(CString, CString)>,
 }
 
 /// A mount.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Mount {
     /// Where, in the root.
     pub at: PathBuf,
@@ -75,12 +71,13 @@ pub struct Mount {
 }
 
 /// What is mounted.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
+#[cfg_attr(test, derive(PartialEq, Eq))]
 pub enum What {
     /// `--bind`: what is at this path of the old root, read-only or not.
-    Bind(PathBuf, bool),
+    Bind(CString, bool),
     /// `--tmpfs`: memory, with these options (tmpfs(5)).
-    Tmpfs(String),
+    Tmpfs(CString),
     /// `--proc`.
     Proc,
     /// `--sys`.
@@ -94,14 +91,14 @@ pub enum What {
 pub struct Made {
     /// The root that all is mounted beneath.
     root: Option<OwnedFd>,
-    /// What is to be bound, in its order.
-    sources: VecDeque<bind::Source>,
+    /// What is to be bound, the last first.
+    sources: Vec<bind::Source>,
     /// The /dev out here.
     dev: Option<OwnedFd>,
     /// How many mounts have to go when the new root is entered.
     covers: u32,
     /// The working folder to go back to.
-    folder: Option<PathBuf>,
+    folder: Option<CString>,
 }
 
 impl Wanted {
@@ -136,7 +133,8 @@ impl Wanted {
             steps.push(Box::new(Copy));
         }
         steps.push(Box::new(Private));
-        let new_proc = namespaces.unshare.has(Kind::Pid) && !self.mounts.iter().any(|mount| mount.what == What::Proc);
+        let new_proc =
+            namespaces.unshare.has(Kind::Pid) && !self.mounts.iter().any(|mount| matches!(mount.what, What::Proc));
         if !any {
             if new_proc {
                 steps.push(Box::new(Proc { beneath: false }));
@@ -188,9 +186,16 @@ impl What {
     }
 }
 
-/// A call with a path that failed.
+/// A call that failed: its words up to the path, which is its last argument.
+#[cold]
+#[inline(never)]
 fn failed(call: &str, path: &Path, errno: Errno, advice: &'static str) -> SetupError {
-    SetupError::call(format!("{call}({path:?})"), errno, advice)
+    SetupError::call(format!("{call}{path:?})"), errno, advice)
+}
+
+/// A C string as a path.
+fn path(text: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(text.to_bytes()))
 }
 
 fn advice(errno: Errno) -> &'static str {
@@ -219,16 +224,11 @@ fn place_advice(errno: Errno) -> &'static str {
 }
 
 /// The path of the working folder.
-fn working_folder() -> Result<PathBuf, SetupError> {
-    std::env::current_dir().map_err(|error| {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-        SetupError::call("getcwd()", errno, "the working folder is gone; start in another, or use --chdir")
-    })
-}
-
-/// Paths, with commas between.
-fn show(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+fn working_folder() -> Result<CString, SetupError> {
+    let found = std::env::current_dir().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)));
+    found.and_then(|folder| CString::new(folder.into_os_string().into_vec()).map_err(|_| Errno::EINVAL)).map_err(
+        |errno| SetupError::call("getcwd()", errno, "the working folder is gone; start in another, or use --chdir"),
+    )
 }
 
 /// A copy of the joined namespace.
@@ -253,12 +253,12 @@ struct Private;
 
 impl Step for Private {
     fn run(&self, _: &mut State) -> Result<(), SetupError> {
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).map_err(|errno| {
+        mount(c"", c"/", c"", MsFlags::MS_REC | MsFlags::MS_PRIVATE, c"").map_err(|errno| {
             let advice = match errno {
                 Errno::EINVAL => "the root is no mount, as in a chroot; bind it on itself before (mount --bind)",
                 _ => advice(errno),
             };
-            SetupError::call("mount(\"/\", MS_REC|MS_PRIVATE)", errno, advice)
+            failed("mount(MS_REC|MS_PRIVATE, ", Path::new("/"), errno, advice)
         })
     }
 }
@@ -277,16 +277,13 @@ struct Proc {
 
 impl Step for Proc {
     fn run(&self, state: &mut State) -> Result<(), SetupError> {
-        let path = Path::new("/proc");
+        let at = Path::new("/proc");
         if let Some(root) = state.mounts.root.as_ref().filter(|_| self.beneath) {
-            return match place::find(root.as_fd(), path, place::Missing::Fail) {
-                Err(Errno::ENOENT) => Ok(()),
-                _ => fresh::proc(root.as_fd(), path),
-            };
+            return fresh::proc(root.as_fd(), at, place::Missing::Fail);
         }
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        match mount(Some("proc"), path, Some("proc"), flags, None::<&str>) {
-            Err(errno) if errno != Errno::ENOENT => Err(failed("mount(proc)", path, errno, fresh::proc_advice(errno))),
+        match mount(c"proc", c"/proc", c"proc", flags, c"") {
+            Err(errno) if errno != Errno::ENOENT => Err(failed("mount(proc, ", at, errno, fresh::proc_advice(errno))),
             _ => Ok(()),
         }
     }
@@ -305,19 +302,20 @@ impl Step for Open<'_> {
     fn run(&self, state: &mut State) -> Result<(), SetupError> {
         let made = &mut state.mounts;
         if self.0.root.is_none() {
-            made.root = Some(root::open_folder("/")?);
+            made.root = Some(root::open_folder(c"/")?);
             if self.0.chdir.is_none() {
                 made.folder = Some(working_folder()?);
             }
         }
-        if self.0.mounts.iter().any(|mount| mount.what == What::Dev) {
+        if self.0.mounts.iter().any(|mount| matches!(mount.what, What::Dev)) {
             // Where there is none, all devices have to be made.
-            made.dev = root::open_folder("/dev").ok();
+            made.dev = root::open_folder(c"/dev").ok();
         }
-        made.sources = bind::open_all(self.0.mounts.iter().filter_map(|mount| match &mount.what {
-            What::Bind(source, _) => Some(source.as_path()),
-            _ => None,
-        }))?;
+        for mount in self.0.mounts.iter().rev() {
+            if let What::Bind(source, _) = &mount.what {
+                made.sources.push(bind::open(source)?);
+            }
+        }
         Ok(())
     }
 }
@@ -337,12 +335,12 @@ impl Step for Put<'_> {
         let Some(root) = made.root.as_ref().map(AsFd::as_fd) else { return Ok(()) };
         let at = &self.0.at;
         match &self.0.what {
-            What::Bind(_, read_only) => match made.sources.pop_front() {
+            What::Bind(_, read_only) => match made.sources.pop() {
                 Some(source) => bind::bind(root, &source, at, *read_only),
                 None => Ok(()),
             },
             What::Tmpfs(data) => fresh::tmpfs(root, at, data),
-            What::Proc => fresh::proc(root, at),
+            What::Proc => fresh::proc(root, at, place::Missing::Folder),
             What::Sys => fresh::sys(root, at),
             What::Dev => fresh::dev(root, at, made.dev.as_ref()),
         }
@@ -353,9 +351,10 @@ impl fmt::Display for Put<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.0.at.display();
         match &self.0.what {
-            What::Bind(source, false) => write!(f, "at {at}: {}", source.display()),
-            What::Bind(source, true) => write!(f, "at {at}: {}, read-only", source.display()),
-            What::Tmpfs(data) => write!(f, "at {at}: a tmpfs, {data}"),
+            What::Bind(source, read_only) => {
+                write!(f, "at {at}: {}{}", path(source).display(), if *read_only { ", read-only" } else { "" })
+            }
+            What::Tmpfs(data) => write!(f, "at {at}: a tmpfs, {}", path(data).display()),
             What::Proc => write!(f, "at {at}: a new proc"),
             What::Sys => write!(f, "at {at}: a sysfs, read-only"),
             What::Dev => write!(f, "at {at}: a small /dev"),
@@ -390,10 +389,9 @@ struct Return;
 
 impl Step for Return {
     fn run(&self, state: &mut State) -> Result<(), SetupError> {
-        state.mounts.root = None;
-        let Some(folder) = state.mounts.folder.take() else { return Ok(()) };
-        chdir(&folder).map_err(|errno| {
-            failed("chdir", &folder, errno, "the working folder is not to be reached any more; add --chdir")
+        let Some(folder) = std::mem::take(&mut state.mounts).folder else { return Ok(()) };
+        chdir(folder.as_c_str()).map_err(|errno| {
+            failed("chdir(", path(&folder), errno, "the working folder is not to be reached any more; add --chdir")
         })
     }
 }
@@ -416,6 +414,6 @@ impl Step for ChangeFolder<'_> {
 
 impl fmt::Display for ChangeFolder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the command starts in {}", self.0.to_string_lossy())
+        write!(f, "the command starts in {}", path(self.0).display())
     }
 }

@@ -1,10 +1,11 @@
 //! What nix has not of mounts: the calls of Linux 5.2 and later, which take a mount as a descriptor.
-//!
-//! ENOSYS and EPERM may come from a seccomp filter as well; each caller knows an older way for both.
+//! ENOSYS and EPERM of theirs may be a seccomp filter's; each caller knows an older way for both.
 
 use std::ffi::{CStr, c_int, c_uint};
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::mount::MsFlags;
 
 use super::Errno;
 
@@ -14,6 +15,16 @@ const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 0x04;
 const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;
 const AT_RECURSIVE: c_int = 0x8000;
 const MOUNT_ATTR_RDONLY: u64 = 1;
+
+/// `mount(2)`. The same as nix has, but for C strings only: that it is not made anew for each type of path halves what
+/// mounts add to the program.
+pub fn mount(source: &CStr, at: &CStr, kind: &CStr, flags: MsFlags, data: &CStr) -> Result<(), Errno> {
+    let or_null = |text: &CStr| if text.is_empty() { std::ptr::null() } else { text.as_ptr() };
+    // SAFETY: all pointers are to live C strings, which are only read, or null, which stands for none.
+    let result =
+        unsafe { libc::mount(or_null(source), at.as_ptr(), or_null(kind), flags.bits(), or_null(data).cast()) };
+    Errno::result(result).map(drop)
+}
 
 /// The kernel's `struct mount_attr` in its first form (32 bytes, Linux 5.12).
 #[repr(C)]

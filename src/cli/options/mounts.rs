@@ -19,7 +19,7 @@ pub const ROWS: &[Row] = &[
         "DIR",
         MOUNTS,
         "the new root; with a new pid namespace its /proc is mounted,\n/sys and /dev only if asked for",
-        |options, value| new_root(options, Root::Folder(path(value)?)),
+        |options, value| new_root(options, Root::Folder(path(value.as_bytes())?)),
     ),
     row(
         "overlay",
@@ -60,8 +60,8 @@ pub const ROWS: &[Row] = &[
         Ok(())
     }),
     row("chdir", None, "DIR", MOUNTS, "the command's working folder (with a new root: /)", |options, value| {
-        let folder = CString::new(absolute(value.as_bytes())?.into_os_string().as_bytes());
-        options.setup.mounts.chdir = Some(folder.map_err(|_| "a zero byte is in it")?);
+        absolute(value.as_bytes())?;
+        options.setup.mounts.chdir = Some(path(value.as_bytes())?);
         Ok(())
     }),
 ];
@@ -73,8 +73,9 @@ fn new_root(options: &mut Options, root: Root) -> Result<(), Invalid> {
     }
 }
 
-fn path(value: &OsStr) -> Result<PathBuf, Invalid> {
-    if value.is_empty() { Err("the path is empty".into()) } else { Ok(value.into()) }
+fn path(value: &[u8]) -> Result<CString, Invalid> {
+    let path = CString::new(value).unwrap_or_default();
+    if path.is_empty() { Err("the path is empty".into()) } else { Ok(path) }
 }
 
 /// A place in the root.
@@ -112,26 +113,32 @@ fn bind(options: &mut Options, value: &OsStr) -> Result<(), Invalid> {
         [source, at, b"ro"] => (source, at, true),
         _ => return Err("write SRC:DST or SRC:DST:ro; a path with a colon cannot be bound".into()),
     };
-    let source = path(OsStr::from_bytes(source))?;
+    let source = path(source)?;
     put(options, place(at)?, What::Bind(source, read_only));
     Ok(())
 }
 
 /// `--tmpfs DST[:size=N[,mode=M]]`.
 fn tmpfs(options: &mut Options, value: &OsStr) -> Result<(), Invalid> {
-    let mut parts = value.as_bytes().splitn(2, |byte| *byte == b':');
-    let at = place(parts.next().unwrap_or_default())?;
-    let (mut size, mut mode) = (String::new(), "1777");
-    for setting in text(OsStr::from_bytes(parts.next().unwrap_or_default()))?.split(',').filter(|part| !part.is_empty())
-    {
+    let (at, settings) = split_at(value.as_bytes(), b':');
+    let at = place(at)?;
+    let (mut size, mut mode) = ("", "mode=1777");
+    for setting in text(OsStr::from_bytes(settings))?.split(',').filter(|part| !part.is_empty()) {
         match setting.split_once('=') {
-            Some(("size", value)) if is_size(value) => size = format!("size={value},"),
-            Some(("mode", value)) if u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777) => mode = value,
+            Some(("size", value)) if is_size(value) => size = setting,
+            Some(("mode", value)) if u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777) => mode = setting,
             _ => return Err(format!("{setting:?}: write size=64m, size=10% or mode=755")),
         }
     }
-    put(options, at, What::Tmpfs(format!("{size}mode={mode}")));
+    let data = [size, if size.is_empty() { "" } else { "," }, mode].concat();
+    put(options, at, What::Tmpfs(path(data.as_bytes())?));
     Ok(())
+}
+
+/// Before and behind the first of these bytes.
+fn split_at(text: &[u8], byte: u8) -> (&[u8], &[u8]) {
+    let at = text.iter().position(|found| *found == byte).unwrap_or(text.len());
+    (text.get(..at).unwrap_or_default(), text.get(at + 1..).unwrap_or_default())
 }
 
 /// A number, and k, m, g or % (tmpfs(5)). 0 is none: the kernel takes it for no limit at all.
@@ -144,16 +151,15 @@ fn is_size(value: &str) -> bool {
 fn layers(value: &OsStr) -> Result<Layers, Invalid> {
     let (mut lower, mut upper, mut work) = (Vec::new(), None, None);
     for setting in value.as_bytes().split(|byte| *byte == b',') {
-        let mut parts = setting.splitn(2, |byte| *byte == b'=');
-        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let (name, value) = split_at(setting, b'=');
         match name {
             b"lower" => {
                 for folder in value.split(|byte| *byte == b':') {
-                    lower.push(path(OsStr::from_bytes(folder))?);
+                    lower.push(path(folder)?);
                 }
             }
-            b"upper" => upper = Some(path(OsStr::from_bytes(value))?),
-            b"work" => work = Some(path(OsStr::from_bytes(value))?),
+            b"upper" => upper = Some(path(value)?),
+            b"work" => work = Some(path(value)?),
             _ => return Err("write lower=DIR[:DIR…][,upper=DIR,work=DIR]; a path with a comma cannot be taken".into()),
         }
     }
@@ -170,7 +176,6 @@ mod tests {
     use super::*;
     use crate::cli::{Request, parse};
     use std::ffi::OsString;
-    use std::path::Path;
 
     fn ask(words: &[&str]) -> Result<crate::setup::mount::Wanted, String> {
         let words: Vec<_> = ["sexton"].iter().chain(words).chain(&["x"]).map(OsString::from).collect();
@@ -186,12 +191,12 @@ mod tests {
         let words = ["--tmpfs=/a", "--proc", "--bind", "x:/b:ro", "--dev=/d", "--sys", "--bind", "/y:/c"];
         let found: Vec<_> = ask(&words).unwrap().mounts.into_iter().map(|mount| (mount.at, mount.what)).collect();
         let wanted = [
-            ("/a", What::Tmpfs("mode=1777".into())),
+            ("/a", What::Tmpfs(c"mode=1777".into())),
             ("/proc", What::Proc),
-            ("/b", What::Bind("x".into(), true)),
+            ("/b", What::Bind(c"x".into(), true)),
             ("/d", What::Dev),
             ("/sys", What::Sys),
-            ("/c", What::Bind("/y".into(), false)),
+            ("/c", What::Bind(c"/y".into(), false)),
         ];
         assert_eq!(found, wanted.map(|(at, what)| (PathBuf::from(at), what)));
     }
@@ -199,7 +204,7 @@ mod tests {
     #[test]
     fn n4_a_tmpfs_has_a_size_and_a_mode() {
         let data = |value: &str| match ask(&["--tmpfs", value]).map(|wanted| wanted.mounts[0].what.clone()) {
-            Ok(What::Tmpfs(data)) => data,
+            Ok(What::Tmpfs(data)) => data.into_string().unwrap(),
             other => panic!("{other:?}"),
         };
         assert_eq!(data("/x:size=64m"), "size=64m,mode=1777");
@@ -219,7 +224,7 @@ mod tests {
             Err(why) => Err(why),
         };
         let found = layers("lower=/a:/b,upper=u,work=w").unwrap();
-        assert_eq!(found, Layers { lower: vec!["/a".into(), "/b".into()], upper: Some(("u".into(), "w".into())) });
+        assert_eq!(found, Layers { lower: vec![c"/a".into(), c"/b".into()], upper: Some((c"u".into(), c"w".into())) });
         for value in
             ["", "/a", "lower=", "lower=/a:", "upper=u,work=w", "lower=/a,upper=u", "lower=/a,work=w", "lower=/a,x=y"]
         {
@@ -243,6 +248,6 @@ mod tests {
             assert!(ask(&words).is_err(), "{words:?}");
         }
         assert!(ask(&["--root", "/a", "--overlay", "lower=/b"]).is_err());
-        assert!(matches!(ask(&["--root", "a"]).unwrap().root, Some(Root::Folder(path)) if path == Path::new("a")));
+        assert!(matches!(ask(&["--root", "a"]).unwrap().root, Some(Root::Folder(path)) if path.as_c_str() == c"a"));
     }
 }

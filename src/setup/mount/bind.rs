@@ -1,23 +1,22 @@
 //! Binds: what is at one place shows at another as well, and maybe only to be read.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::ffi::{CStr, CString, OsString};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use nix::NixPath;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 use nix::sys::statfs::fstatfs;
 
 use super::place::{self, Missing};
 use super::step::SetupError;
-use super::{advice, failed};
+use super::{advice, failed, path};
 use crate::sys::Errno;
-use crate::sys::mount::{attach, copy_tree, set_read_only};
+use crate::sys::mount::{attach, copy_tree, mount, set_read_only};
 
 /// What is to be bound, opened while its path means what was meant.
 #[derive(Debug)]
@@ -28,14 +27,9 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens a path.
-    pub fn open(path: &Path) -> Result<Self, Errno> {
-        Self::open_in(AT_FDCWD, path)
-    }
-
     /// Opens a path that is relative to a folder.
-    pub fn open_in(folder: BorrowedFd<'_>, path: &Path) -> Result<Self, Errno> {
-        match path.with_nix_path(|path| copy_tree(folder, path))? {
+    pub fn open_in(folder: BorrowedFd<'_>, path: &CStr) -> Result<Self, Errno> {
+        match copy_tree(folder, path) {
             Ok(fd) => Ok(Self { fd, is_copy: true }),
             Err(Errno::ENOSYS | Errno::EPERM) => {
                 let fd = openat(folder, path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
@@ -59,36 +53,31 @@ impl Source {
             return attach(self.as_fd(), place, c"");
         }
         let (from, to) = (by_number(self.as_fd()), by_number(place));
-        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-        mount(Some(from.as_str()), to.as_str(), None::<&str>, flags, None::<&str>)
+        mount(&from, &to, c"", MsFlags::MS_BIND | MsFlags::MS_REC, c"")
     }
 }
 
 /// The path by which /proc knows a descriptor.
-fn by_number(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
+pub fn by_number(fd: BorrowedFd<'_>) -> CString {
+    CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
 }
 
-/// Opens all sources, in their order.
-pub fn open_all<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<VecDeque<Source>, SetupError> {
-    paths
-        .map(|path| {
-            Source::open(path).map_err(|errno| {
-                let advice = match errno {
-                    Errno::ENOENT => "there is nothing to bind; make it first",
-                    Errno::EINVAL => "it is in no mount of this namespace, so it cannot be bound",
-                    _ => advice(errno),
-                };
-                failed("open_tree", path, errno, advice)
-            })
-        })
-        .collect()
+/// Opens what is to be bound.
+pub fn open(source: &CStr) -> Result<Source, SetupError> {
+    Source::open_in(AT_FDCWD, source).map_err(|errno| {
+        let advice = match errno {
+            Errno::ENOENT => "there is nothing to bind; make it first",
+            Errno::EINVAL => "it is in no mount of this namespace, so it cannot be bound",
+            _ => advice(errno),
+        };
+        failed("open_tree(", path(source), errno, advice)
+    })
 }
 
 /// Binds at a place beneath the root, which is made if it is missing.
 pub fn bind(root: BorrowedFd<'_>, source: &Source, at: &Path, read_only: bool) -> Result<(), SetupError> {
     let place = place::find(root, at, Missing::Like(source.as_fd()))
-        .map_err(|errno| failed("openat", at, errno, super::place_advice(errno)))?;
+        .map_err(|errno| failed("openat(", at, errno, super::place_advice(errno)))?;
     // Read-only before anyone can write: as long as it is attached nowhere.
     let is_done = read_only && source.is_copy && set_read_only(source.as_fd(), true, true).is_ok();
     source.attach(place.as_fd()).map_err(|errno| {
@@ -97,7 +86,7 @@ pub fn bind(root: BorrowedFd<'_>, source: &Source, at: &Path, read_only: bool) -
             Errno::ENOENT => "open_tree(2) is refused here, and without it /proc is needed; mount it",
             _ => advice(errno),
         };
-        failed("move_mount", at, errno, advice)
+        failed("move_mount(", at, errno, advice)
     })?;
     if !read_only || is_done {
         return Ok(());
@@ -106,7 +95,7 @@ pub fn bind(root: BorrowedFd<'_>, source: &Source, at: &Path, read_only: bool) -
         return make_read_only(source.as_fd(), Which::All, at);
     }
     let mounted = place::find(root, at, Missing::Fail);
-    let mounted = mounted.map_err(|errno| failed("openat", at, errno, super::place_advice(errno)))?;
+    let mounted = mounted.map_err(|errno| failed("openat(", at, errno, super::place_advice(errno)))?;
     make_read_only(mounted.as_fd(), Which::All, at)
 }
 
@@ -137,7 +126,7 @@ pub fn make_read_only(top: BorrowedFd<'_>, which: Which, at: &Path) -> Result<()
                 Errno::EINVAL => "it is no mount, as in a chroot; use --root",
                 _ => advice(errno),
             };
-            Err(failed("mount_setattr", at, errno, advice))
+            Err(failed("mount_setattr(", at, errno, advice))
         }
     }
 }
@@ -153,9 +142,8 @@ pub fn flags_of(mounted: BorrowedFd<'_>) -> MsFlags {
 fn remount(top: BorrowedFd<'_>, which: Which, at: &Path) -> Result<(), SetupError> {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
     let one = |mounted: BorrowedFd<'_>, name: &Path| {
-        let (path, flags) = (by_number(mounted), flags | flags_of(mounted));
-        mount(None::<&str>, path.as_str(), None::<&str>, flags, None::<&str>)
-            .map_err(|errno| failed("mount(MS_REMOUNT|MS_BIND|MS_RDONLY)", name, errno, advice(errno)))
+        mount(c"", &by_number(mounted), c"", flags | flags_of(mounted), c"")
+            .map_err(|errno| failed("mount(MS_REMOUNT|MS_BIND|MS_RDONLY, ", name, errno, advice(errno)))
     };
     if which != Which::Top {
         for below in paths_below(top)? {
@@ -172,32 +160,35 @@ fn paths_below(top: BorrowedFd<'_>) -> Result<Vec<PathBuf>, SetupError> {
     let read = |path: &str| {
         fs::read(path).map_err(|error| {
             let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-            failed("open", Path::new(path), errno, "mount_setattr(2) is refused here, and without it /proc is needed")
+            failed("open(", Path::new(path), errno, "mount_setattr(2) is refused here, and without it /proc is needed")
         })
     };
     let info = read(&format!("/proc/self/fdinfo/{}", top.as_raw_fd()))?;
-    let id = info
-        .split(|byte| *byte == b'\n')
-        .find_map(|line| std::str::from_utf8(line.strip_prefix(b"mnt_id:")?).ok()?.trim().parse().ok());
-    Ok(below(&read("/proc/self/mountinfo")?, id.unwrap_or(0)))
+    let id = info.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"mnt_id:")).unwrap_or_default();
+    Ok(below(&read("/proc/self/mountinfo")?, id.trim_ascii()))
 }
 
-/// The mounts below mount `top` in the text of mountinfo (proc_pid_mountinfo(5)), relative to it.
-fn below(mountinfo: &[u8], top: u32) -> Vec<PathBuf> {
-    let mounts: Vec<_> = mountinfo.split(|byte| *byte == b'\n').filter_map(Entry::of).collect();
-    let base = mounts.iter().find(|mount| mount.id == top).map_or(&b"/"[..], |mount| mount.place);
+/// The mounts below the mount of this id in the text of mountinfo (proc_pid_mountinfo(5)), relative to it.
+fn below(mountinfo: &[u8], top: &[u8]) -> Vec<PathBuf> {
+    // Id, parent's id, device, what is mounted of it, and where.
+    let lines = || {
+        mountinfo.split(|byte| *byte == b'\n').filter_map(|line| {
+            let mut fields = line.split(|byte| *byte == b' ');
+            Some((fields.next()?, fields.next()?, fields.nth(2)?))
+        })
+    };
+    let base = lines().find(|(id, ..)| *id == top).map_or(&b"/"[..], |(.., place)| place);
     let base = base.strip_suffix(b"/").unwrap_or(base);
     let mut inside = vec![top];
     let mut found = Vec::new();
     // The order of the lines is not promised to be from parents to children.
     loop {
         let before = inside.len();
-        for mount in &mounts {
-            if inside.contains(&mount.parent) && !inside.contains(&mount.id) {
-                inside.push(mount.id);
-                if let Some(place) = mount.place.strip_prefix(base) {
-                    found.push(PathBuf::from(std::ffi::OsString::from_vec(unescaped(place))));
-                }
+        for (id, parent, place) in lines() {
+            if inside.contains(&parent) && !inside.contains(&id) {
+                inside.push(id);
+                let place = unescaped(place.strip_prefix(base).unwrap_or(place));
+                found.push(PathBuf::from(OsString::from_vec(place)));
             }
         }
         if inside.len() == before {
@@ -206,36 +197,18 @@ fn below(mountinfo: &[u8], top: u32) -> Vec<PathBuf> {
     }
 }
 
-/// What is needed of a line of mountinfo.
-struct Entry<'a> {
-    id: u32,
-    parent: u32,
-    place: &'a [u8],
-}
-
-impl<'a> Entry<'a> {
-    fn of(line: &'a [u8]) -> Option<Self> {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
-        let (id, parent) = (number()?, number()?);
-        Some(Self { id, parent, place: fields.nth(2)? })
-    }
-}
-
 /// `\040` and its like are the bytes that they number, in octal.
-fn unescaped(text: &[u8]) -> Vec<u8> {
+fn unescaped(mut text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut rest = text;
-    while let Some((first, behind)) = rest.split_first() {
-        let digits = behind.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &behind[3..];
+    while let Some((first, behind)) = text.split_first() {
+        match text {
+            [b'\\', high @ b'0'..=b'3', middle @ b'0'..=b'7', low @ b'0'..=b'7', behind @ ..] => {
+                bytes.push((high - b'0') << 6 | (middle - b'0') << 3 | (low - b'0'));
+                text = behind;
             }
-            None => {
+            _ => {
                 bytes.push(*first);
-                rest = behind;
+                text = behind;
             }
         }
     }
@@ -253,10 +226,10 @@ mod tests {
                      3 1 8:1 /srv /mnt/x rw - ext4 a rw\n\
                      4 3 8:2 / /mnt/x/a\\040b rw - tmpfs b rw\n\
                      6 1 8:2 / /mnt/xy rw - tmpfs b rw\n";
-        let found = below(text, 3);
+        let found = below(text, b"3");
         assert_eq!(found, [Path::new("/a b"), Path::new("/a b/c")]);
-        assert_eq!(below(text, 1).len(), 4);
-        assert!(below(text, 6).is_empty() && below(b"", 1).is_empty());
+        assert_eq!(below(text, b"1").len(), 4);
+        assert!(below(text, b"6").is_empty() && below(b"", b"1").is_empty());
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! (containers/common and moby have the same lists).
 #![forbid(unsafe_code)]
 
+use std::ffi::CStr;
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, mknod, stat};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use nix::unistd::fchdir;
@@ -14,22 +15,23 @@ use nix::unistd::fchdir;
 use super::bind::flags_of;
 use super::place::{self, Missing};
 use super::step::{SetupError, State, Step};
-use super::{advice, failed};
+use super::{advice, failed, path};
 use crate::sys::Errno;
+use crate::sys::mount::mount;
 
 /// An empty file lies on these.
-const FILES: &[&str] = &["kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug"];
+const FILES: &[&CStr] = &[c"kcore", c"keys", c"latency_stats", c"timer_list", c"timer_stats", c"sched_debug"];
 /// An empty folder lies on these.
-const FOLDERS: &[&str] = &["acpi", "asound", "scsi"];
+const FOLDERS: &[&CStr] = &[c"acpi", c"asound", c"scsi"];
 /// These are read-only.
-const READ_ONLY: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
+const READ_ONLY: &[&CStr] = &[c"bus", c"fs", c"irq", c"sys", c"sysrq-trigger"];
 /// The same as [`FOLDERS`], of /sys.
-const FOLDERS_OF_SYS: &[&str] = &["firmware", "devices/virtual/powercap"];
+const FOLDERS_OF_SYS: &[&CStr] = &[c"firmware", c"devices/virtual/powercap"];
 
 /// An empty file that takes in all that is written to it.
-const NULL: &str = "/dev/null";
+const NULL: &CStr = c"/dev/null";
 /// Its stand-in where there is no /dev: a file on a mount on top of everything.
-const STAND_IN: &str = "/../null";
+const STAND_IN: &CStr = c"/../null";
 
 /// Masks, of what is really a procfs or sysfs: there no name is a link that could lead elsewhere, and what is mounted on
 /// it stays where it is.
@@ -41,23 +43,22 @@ impl Step for Mask {
         if let Some(flags) = go_to(root.as_fd(), "/proc", PROC_SUPER_MAGIC)? {
             let has_null = stat(NULL).is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits());
             if !has_null {
-                let made = mount(Some("tmpfs"), "/", Some("tmpfs"), MsFlags::MS_NOEXEC, Some("size=4k"))
+                let made = mount(c"tmpfs", c"/", c"tmpfs", MsFlags::MS_NOEXEC, c"size=4k")
                     .and_then(|()| mknod(STAND_IN, SFlag::S_IFREG, Mode::from_bits_retain(0o444), 0));
-                made.map_err(|errno| failed("mount", Path::new("tmpfs"), errno, advice(errno)))?;
+                made.map_err(|errno| failed("mount(tmpfs, ", Path::new("/"), errno, advice(errno)))?;
             }
             for name in FILES {
                 let from = if has_null { NULL } else { STAND_IN };
-                lay("/proc", name, mount(Some(from), *name, None::<&str>, MsFlags::MS_BIND, None::<&str>))?;
+                lay("/proc", name, mount(from, name, c"", MsFlags::MS_BIND, c""))?;
             }
             if !has_null {
-                let _ = umount2("/..", MntFlags::MNT_DETACH);
+                let _ = umount2(c"/..", MntFlags::MNT_DETACH);
             }
             empty("/proc", FOLDERS)?;
             for name in READ_ONLY {
                 let bound = MsFlags::MS_BIND | MsFlags::MS_REC;
                 let remount = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | flags;
-                let done = mount(Some(*name), *name, None::<&str>, bound, None::<&str>)
-                    .and_then(|()| mount(None::<&str>, *name, None::<&str>, remount, None::<&str>));
+                let done = mount(name, name, c"", bound, c"").and_then(|()| mount(c"", name, c"", remount, c""));
                 lay("/proc", name, done)?;
             }
         }
@@ -75,24 +76,24 @@ impl fmt::Display for Mask {
 }
 
 /// Goes to a folder of the new root, if it is of this kind; returns its flags.
-fn go_to(root: std::os::fd::BorrowedFd<'_>, path: &str, kind: FsType) -> Result<Option<MsFlags>, SetupError> {
-    let Ok(folder) = place::find(root, Path::new(path), Missing::Fail) else { return Ok(None) };
+fn go_to(root: BorrowedFd<'_>, at: &str, kind: FsType) -> Result<Option<MsFlags>, SetupError> {
+    let Ok(folder) = place::find(root, Path::new(at), Missing::Fail) else { return Ok(None) };
     if !fstatfs(&folder).is_ok_and(|stat| stat.filesystem_type() == kind) {
         return Ok(None);
     }
-    fchdir(&folder).map_err(|errno| failed("fchdir", Path::new(path), errno, advice(errno)))?;
+    fchdir(&folder).map_err(|errno| failed("fchdir(", Path::new(at), errno, advice(errno)))?;
     Ok(Some(flags_of(folder.as_fd())))
 }
 
-fn empty(of: &str, names: &[&str]) -> Result<(), SetupError> {
+fn empty(of: &str, names: &[&CStr]) -> Result<(), SetupError> {
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    names.iter().try_for_each(|name| lay(of, name, mount(Some("tmpfs"), *name, Some("tmpfs"), flags, None::<&str>)))
+    names.iter().try_for_each(|name| lay(of, name, mount(c"tmpfs", name, c"tmpfs", flags, c"")))
 }
 
 /// Not every kernel has each of them.
-fn lay(of: &str, name: &str, result: Result<(), Errno>) -> Result<(), SetupError> {
+fn lay(of: &str, name: &CStr, result: Result<(), Errno>) -> Result<(), SetupError> {
     match result {
         Ok(()) | Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
-        Err(errno) => Err(failed("mount", &Path::new(of).join(name), errno, advice(errno))),
+        Err(errno) => Err(failed("mount(", &Path::new(of).join(path(name)), errno, advice(errno))),
     }
 }

@@ -7,9 +7,9 @@
 //! as missing folders are made on the way and older kernels need this walk anyway, it is the only one.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use nix::fcntl::{OFlag, openat, readlinkat};
@@ -37,35 +37,46 @@ pub fn find(root: BorrowedFd<'_>, path: &Path, missing: Missing<'_>) -> Result<O
     let any = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut turns = 0;
     let mut come: Vec<OwnedFd> = Vec::new();
-    let mut ahead: Vec<Vec<u8>> = Vec::new();
-    put_ahead(&mut ahead, path.as_os_str());
-    while let Some(name) = ahead.pop() {
-        if name == b".." {
+    let mut ahead = path.as_os_str().as_bytes().to_vec();
+    loop {
+        let start = ahead.iter().position(|byte| *byte != b'/').unwrap_or(ahead.len());
+        ahead = ahead.split_off(start);
+        if ahead.is_empty() {
+            return come.pop().ok_or(Errno::EBUSY);
+        }
+        let end = ahead.iter().position(|byte| *byte == b'/').unwrap_or(ahead.len());
+        let behind = ahead.split_off(end);
+        let name = CString::new(std::mem::replace(&mut ahead, behind)).map_err(|_| Errno::EINVAL)?;
+        if name.as_bytes() == b"." {
+            continue;
+        }
+        if name.as_bytes() == b".." {
             come.pop();
             continue;
         }
         let here = come.last().map_or(root, AsFd::as_fd);
-        let part = OsStr::from_bytes(&name);
-        match openat(here, part, any | OFlag::O_DIRECTORY, Mode::empty()) {
+        let is_last = ahead.iter().all(|byte| *byte == b'/');
+        match openat(here, name.as_c_str(), any | OFlag::O_DIRECTORY, Mode::empty()) {
             Ok(folder) => come.push(folder),
             Err(Errno::ENOTDIR | Errno::ELOOP) => {
-                let found = openat(here, part, any, Mode::empty())?;
-                match readlinkat(&found, "") {
+                let found = openat(here, name.as_c_str(), any, Mode::empty())?;
+                match readlinkat(&found, c"") {
                     Ok(text) => {
                         turns += 1;
                         if text.as_bytes().starts_with(b"/") {
                             come.clear();
                         }
-                        put_ahead(&mut ahead, &text);
+                        put_before(&mut ahead, text.into_vec());
                     }
-                    Err(Errno::EINVAL | Errno::ENOENT) if ahead.is_empty() => come.push(found),
-                    Err(_) => return Err(Errno::ENOTDIR),
+                    Err(Errno::EINVAL | Errno::ENOENT) if is_last => come.push(found),
+                    Err(Errno::EINVAL | Errno::ENOENT) => return Err(Errno::ENOTDIR),
+                    Err(errno) => return Err(errno),
                 }
             }
             Err(Errno::ENOENT) if !matches!(missing, Missing::Fail) => {
                 turns += 1;
-                make(here, part, if ahead.is_empty() { missing } else { Missing::Folder })?;
-                ahead.push(name);
+                make(here, &name, if is_last { missing } else { Missing::Folder })?;
+                put_before(&mut ahead, name.into_bytes());
             }
             Err(errno) => return Err(errno),
         }
@@ -73,16 +84,16 @@ pub fn find(root: BorrowedFd<'_>, path: &Path, missing: Missing<'_>) -> Result<O
             return Err(Errno::ELOOP);
         }
     }
-    come.pop().ok_or(Errno::EBUSY)
 }
 
-fn put_ahead(ahead: &mut Vec<Vec<u8>>, path: &OsStr) {
-    let parts = path.as_bytes().split(|byte| *byte == b'/').rev();
-    ahead.extend(parts.filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec));
+/// What is ahead begins with a slash, or is empty.
+fn put_before(ahead: &mut Vec<u8>, mut path: Vec<u8>) {
+    path.extend_from_slice(ahead);
+    *ahead = path;
 }
 
 /// Makes a folder or a file. One that has come into being meanwhile is as good.
-fn make(here: BorrowedFd<'_>, name: &OsStr, what: Missing<'_>) -> Result<(), Errno> {
+fn make(here: BorrowedFd<'_>, name: &CStr, what: Missing<'_>) -> Result<(), Errno> {
     let is_folder = match what {
         Missing::Like(model) => fstat(model)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits(),
         _ => true,

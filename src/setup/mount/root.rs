@@ -4,29 +4,28 @@
 //! old root has is found as before until the new one is entered.
 #![forbid(unsafe_code)]
 
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nix::NixPath;
 use nix::fcntl::{AT_FDCWD, OFlag, open};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::Mode;
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, chroot, fchdir, mkdir, pivot_root};
 
 use super::step::{SetupError, State, Step};
-use super::{Layers, Root, advice, failed, show};
+use super::{Layers, Root, advice, failed, path};
 use crate::sys::Errno;
-use crate::sys::mount::{attach, copy_tree};
+use crate::sys::mount::{attach, copy_tree, mount};
 
 /// Where the topmost mount on `/` is found.
-const ON_TOP: &str = "/..";
+const ON_TOP: &CStr = c"/..";
 
 /// Opens a folder, O_PATH.
-pub fn open_folder(path: &str) -> Result<OwnedFd, SetupError> {
-    open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(|errno| failed("open", Path::new(path), errno, advice(errno)))
+pub fn open_folder(folder: &CStr) -> Result<OwnedFd, SetupError> {
+    open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| failed("open(", path(folder), errno, advice(errno)))
 }
 
 /// Mounts the new root.
@@ -36,13 +35,12 @@ impl Step for NewRoot<'_> {
     fn run(&self, state: &mut State) -> Result<(), SetupError> {
         state.mounts.covers = 1;
         state.mounts.root = Some(match self.0 {
-            Root::Folder(path) => copy(path)?,
+            Root::Folder(folder) => copy(folder)?,
             Root::Overlay(layers) => {
-                let user = if self.1 || in_user_namespace() { ",userxattr" } else { "" };
                 if layers.upper.is_none() {
                     state.mounts.covers += 1;
                 }
-                overlay(layers, user)?
+                overlay(layers, self.1 || in_user_namespace())?
             }
         });
         Ok(())
@@ -52,11 +50,14 @@ impl Step for NewRoot<'_> {
 impl fmt::Display for NewRoot<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Root::Folder(path) => write!(f, "a new root: {}", path.display()),
+            Root::Folder(folder) => write!(f, "a new root: {}", path(folder).display()),
             Root::Overlay(layers) => {
-                write!(f, "a new root: an overlay of {}", show(&layers.lower))?;
+                f.write_str("a new root: an overlay of")?;
+                for lower in &layers.lower {
+                    write!(f, " {}", path(lower).display())?;
+                }
                 match &layers.upper {
-                    Some((upper, _)) => write!(f, ", changes in {}", upper.display()),
+                    Some((upper, _)) => write!(f, ", changes in {}", path(upper).display()),
                     None => f.write_str(", changes in memory, gone at the end"),
                 }
             }
@@ -65,13 +66,11 @@ impl fmt::Display for NewRoot<'_> {
 }
 
 /// Copies the mounts at a folder and below it.
-fn copy(path: &Path) -> Result<OwnedFd, SetupError> {
-    let copied = path.with_nix_path(|path| copy_tree(AT_FDCWD, path)).and_then(std::convert::identity);
-    let mounted = match copied {
+fn copy(folder: &CStr) -> Result<OwnedFd, SetupError> {
+    let mounted = match copy_tree(AT_FDCWD, folder) {
         Ok(tree) => attach(tree.as_fd(), AT_FDCWD, c"/").map(|()| Some(tree)),
         Err(Errno::ENOSYS | Errno::EPERM) => {
-            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-            mount(Some(path), "/", None::<&str>, flags, None::<&str>).map(|()| None)
+            mount(folder, c"/", c"", MsFlags::MS_BIND | MsFlags::MS_REC, c"").map(|()| None)
         }
         Err(errno) => Err(errno),
     };
@@ -81,40 +80,41 @@ fn copy(path: &Path) -> Result<OwnedFd, SetupError> {
         Err(errno) => {
             let advice = match errno {
                 Errno::ENOENT => "no such folder; make it, or take another",
-                Errno::ENOTDIR => "the root must be a folder",
+                Errno::ENOTDIR | Errno::EINVAL => "the root must be a folder, and in a mount of this namespace",
                 _ => advice(errno),
             };
-            Err(failed("mount", path, errno, advice))
+            Err(failed("open_tree(", path(folder), errno, advice))
         }
     }
 }
 
 /// Mounts an overlay (Documentation/filesystems/overlayfs.rst). Without a folder for the changes they are in memory.
-fn overlay(layers: &Layers, more: &str) -> Result<OwnedFd, SetupError> {
-    // In memory or not, the working folder may be another one from here on.
-    let here = if layers.all().all(|path| path.is_absolute()) { PathBuf::new() } else { super::working_folder()? };
-    let mut data = b"lowerdir=".to_vec();
-    for (index, path) in layers.lower.iter().enumerate() {
-        if index > 0 {
-            data.push(b':');
+fn overlay(layers: &Layers, user: bool) -> Result<OwnedFd, SetupError> {
+    // With the changes in memory the working folder is another one.
+    let here = if layers.upper.is_none() { in_memory()? } else { CString::default() };
+    let mut data = Vec::new();
+    for (index, lower) in layers.lower.iter().enumerate() {
+        data.extend_from_slice(if index == 0 { b"lowerdir=" } else { b":" });
+        if !lower.as_bytes().starts_with(b"/") && !here.is_empty() {
+            escape(&mut data, &here);
+            data.push(b'/');
         }
-        escape(&mut data, &here.join(path));
+        escape(&mut data, lower);
     }
-    let (upper, work) = match &layers.upper {
-        Some((upper, work)) => (here.join(upper), here.join(work)),
-        None => in_memory()?,
-    };
-    for (name, path) in [(",upperdir=", upper), (",workdir=", work)] {
-        data.extend_from_slice(name.as_bytes());
-        escape(&mut data, &path);
+    let (upper, work) =
+        layers.upper.as_ref().map_or((UPPER, WORK), |(upper, work)| (upper.as_c_str(), work.as_c_str()));
+    data.extend_from_slice(b",upperdir=");
+    escape(&mut data, upper);
+    data.extend_from_slice(b",workdir=");
+    escape(&mut data, work);
+    if user {
+        data.extend_from_slice(b",userxattr");
     }
-    data.extend_from_slice(more.as_bytes());
-    let data = std::ffi::OsString::from_vec(data);
-    mount(Some("overlay"), ON_TOP, Some("overlay"), MsFlags::empty(), Some(data.as_os_str())).map_err(|errno| {
+    let data = CString::new(data).unwrap_or_default();
+    mount(c"overlay", ON_TOP, c"overlay", MsFlags::empty(), &data).map_err(|errno| {
         let advice = match errno {
             Errno::ENOENT => "one of the folders is not there",
             Errno::ENODEV => "this kernel has no overlay file system (modprobe overlay)",
-            Errno::EPERM => "not permitted; in a user namespace it needs Linux 5.11",
             Errno::EINVAL => {
                 "upper and work must be on one writable file system that is no overlay itself, and not in each other; \
                  in a user namespace it needs Linux 5.11"
@@ -123,24 +123,32 @@ fn overlay(layers: &Layers, more: &str) -> Result<OwnedFd, SetupError> {
             Errno::EBUSY => "upper or work is used by another overlay; take folders of their own",
             _ => advice(errno),
         };
-        let call = format!("mount(\"overlay\", \"/\", {:?})", data.display());
-        SetupError::call(call, errno, advice)
+        failed("mount(overlay, ", path(&data), errno, advice)
     })?;
     open_folder(ON_TOP)
 }
 
-/// Makes the folders for an overlay's changes in memory, and goes there.
-fn in_memory() -> Result<(PathBuf, PathBuf), SetupError> {
-    let made = mount(Some("tmpfs"), "/", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
+/// Where an overlay's changes are in memory.
+const UPPER: &CStr = c"upper";
+const WORK: &CStr = c"work";
+
+/// Makes these two, and goes there; returns the path of the working folder before.
+fn in_memory() -> Result<CString, SetupError> {
+    let before = super::working_folder()?;
+    let mode = Mode::from_bits_retain(0o755);
+    let mask = umask(Mode::empty());
+    let made = mount(c"tmpfs", c"/", c"tmpfs", MsFlags::empty(), c"mode=755")
         .and_then(|()| chdir(ON_TOP))
-        .and_then(|()| ["upper", "work"].iter().try_for_each(|name| mkdir(*name, Mode::from_bits_retain(0o755))));
-    made.map_err(|errno| failed("mount", Path::new("tmpfs"), errno, advice(errno)))?;
-    Ok(("upper".into(), "work".into()))
+        .and_then(|()| mkdir(UPPER, mode))
+        .and_then(|()| mkdir(WORK, mode));
+    umask(mask);
+    made.map_err(|errno| failed("mount(tmpfs, ", Path::new("/"), errno, advice(errno)))?;
+    Ok(before)
 }
 
 /// Adds a path as the overlay file system reads it.
-fn escape(data: &mut Vec<u8>, path: &Path) {
-    for byte in path.as_os_str().as_bytes() {
+fn escape(data: &mut Vec<u8>, path: &CStr) {
+    for byte in path.to_bytes() {
         if matches!(byte, b'\\' | b':' | b',') {
             data.push(b'\\');
         }
@@ -148,11 +156,12 @@ fn escape(data: &mut Vec<u8>, path: &Path) {
     }
 }
 
-/// Whether this process is in a user namespace that is not the machine's: there trusted.* attributes cannot be set, and
-/// an overlay has to take user.* ones.
+/// What /proc/self/uid_map says in the machine's own user namespace.
+const ALL_IDS: &[u8] = b"         0          0 4294967295\n";
+
+/// Whether this process is in another one: there trusted.* attributes cannot be set, and an overlay takes user.* ones.
 fn in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    !map.is_empty() && !map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+    std::fs::read("/proc/self/uid_map").is_ok_and(|map| map != ALL_IDS)
 }
 
 /// Enters the new root, and lets the old one go.
@@ -160,32 +169,24 @@ pub struct Enter;
 
 impl Step for Enter {
     fn run(&self, state: &mut State) -> Result<(), SetupError> {
-        let Some(root) = state.mounts.root.take() else { return Ok(()) };
-        let told = |call: &str, errno, advice| SetupError::call(call, errno, advice);
-        fchdir(&root).map_err(|errno| told("fchdir(root)", errno, "the kernel refused"))?;
-        match pivot_root(".", ".") {
-            Ok(()) => {
-                // The old root lies on the new one now, and on it maybe what an overlay kept in memory.
-                for _ in 0..state.mounts.covers {
-                    umount2(".", MntFlags::MNT_DETACH).map_err(|errno| {
-                        told(
-                            "umount2(\".\", MNT_DETACH)",
-                            errno,
-                            "the old root could not be let go; the kernel refused",
-                        )
-                    })?;
-                }
-                Ok(())
-            }
+        let made = std::mem::take(&mut state.mounts);
+        let Some(root) = made.root else { return Ok(()) };
+        let here = Path::new(".");
+        fchdir(&root).map_err(|errno| failed("fchdir(", Path::new("/"), errno, advice(errno)))?;
+        match pivot_root(c".", c".") {
+            // The old root lies on the new one now, and on it maybe what an overlay keeps in memory.
+            Ok(()) => (0..made.covers).try_for_each(|_| umount2(c".", MntFlags::MNT_DETACH)).map_err(|errno| {
+                failed("umount2(MNT_DETACH, ", here, errno, "the old root could not be let go; the kernel refused")
+            }),
             // An initramfs cannot be moved. The new root lies on it already, as if moved there: `..` leads from the new
             // root to the old one's `/` and thus back to what lies on it, so that nobody gets below by path.
-            Err(Errno::EINVAL) => chroot(".").map_err(|errno| told("chroot(\".\")", errno, advice(errno))),
+            Err(Errno::EINVAL) => chroot(c".").map_err(|errno| failed("chroot(", here, errno, advice(errno))),
             Err(errno) => {
                 let advice = match errno {
                     Errno::EPERM | Errno::ENOSYS => "forbidden, maybe by a seccomp filter; let it pass pivot_root",
                     _ => "the kernel refused",
                 };
-                Err(told("pivot_root(\".\", \".\")", errno, advice))
+                Err(failed("pivot_root(\".\", ", here, errno, advice))
             }
         }
     }
@@ -204,7 +205,7 @@ mod tests {
     #[test]
     fn n4_a_path_of_an_overlay_is_escaped() {
         let mut data = Vec::new();
-        escape(&mut data, Path::new("/a:b,c\\d"));
+        escape(&mut data, c"/a:b,c\\d");
         assert_eq!(data, b"/a\\:b\\,c\\\\d");
     }
 }
