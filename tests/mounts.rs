@@ -605,7 +605,7 @@ fn n4_it_works_without_proc() {
     assert_says(&ready(&bind, script).prepare(|| unmount(c"/proc")).run(), "bound\nro\n");
     // Without the newer calls a bind needs it, and says so.
     for errno in ["ENOSYS", "EPERM"] {
-        for (more, word) in [("--bind=/etc:/made", "move_mount"), ("--read-only", "fdinfo")] {
+        for (more, word) in [("--bind=/etc:/made", "move_mount"), ("--read-only", "/proc/self/fd/")] {
             let options = ["--unshare", "mount", "--root", tree.path(), more];
             let init = Init::denied(errno, &options).args(["/bin/sh", "-c", "echo no"]);
             assert_refused(&init.prepare(no_proc_at_all).run(), &[word, "ENOENT", "/proc is needed"]);
@@ -679,7 +679,7 @@ fn n4_what_cannot_be_mounted_is_told_and_nothing_is_left() {
         (&["--tmpfs", "/loop/x"], &["openat(\"/loop/x\")", "ELOOP", "symbolic links"]),
         (&["--tmpfs", "/etc/.."], &["openat(\"/etc/..\")", "EBUSY", "use --root"]),
         (&["--tmpfs", "/etc/inside"], &["\"/etc/inside\"", "ENOTDIR"]),
-        (&["--overlay", "lower=/nope"], &["mount(overlay, \"lowerdir=/nope", "ENOENT"]),
+        (&["--overlay", "lower=/nope"], &["chdir(\"/nope\")", "ENOENT"]),
     ] {
         let with_root = if options[0] == "--root" || options[0] == "--overlay" { &[][..] } else { &root[..] };
         let all: Vec<_> = with_root.iter().chain(options).copied().collect();
@@ -740,7 +740,7 @@ fn n4_explain_tells_each_mount_and_does_nothing() {
         "mounts are private",
         tree.path(),
         "/proc",
-        "at /a: a tmpfs, size=1m",
+        "at /a: a tmpfs size=1m",
         "at /b: /etc, read-only",
         "at /dev",
         "at /sys",

@@ -190,7 +190,7 @@ impl What {
 #[cold]
 #[inline(never)]
 fn failed(call: &str, path: &Path, errno: Errno, advice: &'static str) -> SetupError {
-    SetupError::call(format!("{call}{path:?})"), errno, advice)
+    SetupError::call(format!("{call}{:?})", path.display()), errno, advice)
 }
 
 /// A C string as a path.
@@ -354,7 +354,7 @@ impl fmt::Display for Put<'_> {
             What::Bind(source, read_only) => {
                 write!(f, "at {at}: {}{}", path(source).display(), if *read_only { ", read-only" } else { "" })
             }
-            What::Tmpfs(data) => write!(f, "at {at}: a tmpfs, {}", path(data).display()),
+            What::Tmpfs(data) => write!(f, "at {at}: a tmpfs {}", path(data).display()),
             What::Proc => write!(f, "at {at}: a new proc"),
             What::Sys => write!(f, "at {at}: a sysfs, read-only"),
             What::Dev => write!(f, "at {at}: a small /dev"),

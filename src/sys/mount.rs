@@ -35,6 +35,17 @@ struct Attributes {
     user_namespace: u64,
 }
 
+/// `readlinkat(2)`: what a symbolic link says; an empty path is the link that `folder` itself is. EINVAL, or ENOENT for an
+/// empty path: it is no link.
+pub fn read_link(folder: BorrowedFd<'_>, path: &CStr) -> Result<Vec<u8>, Errno> {
+    // The kernel's PATH_MAX: no link is longer.
+    let mut text = vec![0_u8; 4096];
+    // SAFETY: the path is a live C string, and the room for the text is live and of the size that is passed along.
+    let length = unsafe { libc::readlinkat(folder.as_raw_fd(), path.as_ptr(), text.as_mut_ptr().cast(), text.len()) };
+    text.truncate(Errno::result(length)?.unsigned_abs());
+    Ok(text)
+}
+
 /// `open_tree(2)` with `OPEN_TREE_CLONE | AT_RECURSIVE`, Linux 5.2: a copy of what is mounted at `path` and below, not
 /// attached anywhere. Without it: mount(2) with `MS_BIND | MS_REC`. EINVAL: `path` is in no mount of this namespace.
 pub fn copy_tree(folder: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {

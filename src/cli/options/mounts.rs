@@ -5,7 +5,7 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::{Options, row, text};
+use super::{Options, row};
 use crate::cli::{Invalid, Row};
 use crate::setup::mount::{Layers, Mount, Root, What};
 
@@ -81,7 +81,11 @@ fn path(value: &[u8]) -> Result<CString, Invalid> {
 /// A place in the root.
 fn absolute(value: &[u8]) -> Result<PathBuf, Invalid> {
     let value = OsStr::from_bytes(value);
-    if value.as_bytes().starts_with(b"/") { Ok(value.into()) } else { Err(format!("{value:?} must begin with /")) }
+    if value.as_bytes().starts_with(b"/") {
+        Ok(value.into())
+    } else {
+        Err(format!("{:?} must begin with /", value.display()))
+    }
 }
 
 /// A place to mount on.
@@ -122,16 +126,21 @@ fn bind(options: &mut Options, value: &OsStr) -> Result<(), Invalid> {
 fn tmpfs(options: &mut Options, value: &OsStr) -> Result<(), Invalid> {
     let (at, settings) = split_at(value.as_bytes(), b':');
     let at = place(at)?;
-    let (mut size, mut mode) = ("", "mode=1777");
-    for setting in text(OsStr::from_bytes(settings))?.split(',').filter(|part| !part.is_empty()) {
-        match setting.split_once('=') {
-            Some(("size", value)) if is_size(value) => size = setting,
-            Some(("mode", value)) if u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777) => mode = setting,
-            _ => return Err(format!("{setting:?}: write size=64m, size=10% or mode=755")),
+    let mut data = Vec::new();
+    for setting in settings.split(|byte| *byte == b',').filter(|setting| !setting.is_empty()) {
+        let is_good = match split_at(setting, b'=') {
+            (b"size", value) => is_size(value),
+            (b"mode", value) => (1..=4).contains(&value.len()) && value.iter().all(|byte| (b'0'..=b'7').contains(byte)),
+            _ => false,
+        };
+        if !is_good {
+            return Err("write DST:size=64m,mode=755; a size may end in k, m, g or %, a mode is octal".into());
         }
+        data.extend_from_slice(setting);
+        data.push(b',');
     }
-    let data = [size, if size.is_empty() { "" } else { "," }, mode].concat();
-    put(options, at, What::Tmpfs(path(data.as_bytes())?));
+    data.pop();
+    put(options, at, What::Tmpfs(CString::new(data).unwrap_or_default()));
     Ok(())
 }
 
@@ -142,9 +151,12 @@ fn split_at(text: &[u8], byte: u8) -> (&[u8], &[u8]) {
 }
 
 /// A number, and k, m, g or % (tmpfs(5)). 0 is none: the kernel takes it for no limit at all.
-fn is_size(value: &str) -> bool {
-    let number = value.strip_suffix(['k', 'm', 'g', 'K', 'M', 'G', '%']).unwrap_or(value);
-    number.bytes().all(|byte| byte.is_ascii_digit()) && number.parse::<u64>().is_ok_and(|number| number > 0)
+fn is_size(value: &[u8]) -> bool {
+    let number = match value {
+        [number @ .., b'k' | b'm' | b'g' | b'K' | b'M' | b'G' | b'%'] => number,
+        number => number,
+    };
+    number.first().is_some_and(|first| *first != b'0') && number.iter().all(u8::is_ascii_digit)
 }
 
 /// `lower=DIR[:DIR…][,upper=DIR,work=DIR]`.
@@ -191,7 +203,7 @@ mod tests {
         let words = ["--tmpfs=/a", "--proc", "--bind", "x:/b:ro", "--dev=/d", "--sys", "--bind", "/y:/c"];
         let found: Vec<_> = ask(&words).unwrap().mounts.into_iter().map(|mount| (mount.at, mount.what)).collect();
         let wanted = [
-            ("/a", What::Tmpfs(c"mode=1777".into())),
+            ("/a", What::Tmpfs(c"".into())),
             ("/proc", What::Proc),
             ("/b", What::Bind(c"x".into(), true)),
             ("/d", What::Dev),
@@ -207,8 +219,8 @@ mod tests {
             Ok(What::Tmpfs(data)) => data.into_string().unwrap(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(data("/x:size=64m"), "size=64m,mode=1777");
-        assert_eq!(data("/x:mode=700,size=10%"), "size=10%,mode=700");
+        assert_eq!(data("/x:size=64m"), "size=64m");
+        assert_eq!(data("/x:mode=700,size=10%"), "mode=700,size=10%");
         for value in
             ["/x:size=", "/x:size=0", "/x:size=-1", "/x:mode=9", "/x:mode=77777", "/x:uid=0", "x", "/", "/.", ""]
         {

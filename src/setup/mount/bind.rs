@@ -1,22 +1,22 @@
 //! Binds: what is at one place shows at another as well, and maybe only to be read.
 #![forbid(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{Statfs, fstatfs};
 
 use super::place::{self, Missing};
 use super::step::SetupError;
 use super::{advice, failed, path};
 use crate::sys::Errno;
-use crate::sys::mount::{attach, copy_tree, mount, set_read_only};
+use crate::sys::mount::{attach, copy_tree, mount, read_link, set_read_only};
 
 /// What is to be bound, opened while its path means what was meant.
 #[derive(Debug)]
@@ -115,7 +115,9 @@ pub fn make_read_only(top: BorrowedFd<'_>, which: Which, at: &Path) -> Result<()
     let result = match which {
         Which::Top | Which::All => set_read_only(top, which == Which::All, true),
         // There is no call for it; but what was read-only before must stay so (and may be locked so).
-        Which::Below if flags_of(top).contains(MsFlags::MS_RDONLY) => set_read_only(top, true, true),
+        Which::Below if fstatfs(top).is_ok_and(|stat| flags_of(&stat).contains(MsFlags::MS_RDONLY)) => {
+            set_read_only(top, true, true)
+        }
         Which::Below => set_read_only(top, true, true).and_then(|()| set_read_only(top, false, false)),
     };
     match result {
@@ -132,84 +134,65 @@ pub fn make_read_only(top: BorrowedFd<'_>, which: Which, at: &Path) -> Result<()
 }
 
 /// The flags that a remount has to say again: what it leaves out it would clear, and in a user namespace it may not.
-pub fn flags_of(mounted: BorrowedFd<'_>) -> MsFlags {
+pub fn flags_of(stat: &Statfs) -> MsFlags {
     // These four have the same values as their ST_ twins (statfs(2)); the access times stay if none of them is named.
     let same = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    fstatfs(mounted).map_or(MsFlags::empty(), |stat| MsFlags::from_bits_retain(stat.flags().bits()) & same)
+    MsFlags::from_bits_retain(stat.flags().bits()) & same
 }
 
 /// Remounts one by one.
 fn remount(top: BorrowedFd<'_>, which: Which, at: &Path) -> Result<(), SetupError> {
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-    let one = |mounted: BorrowedFd<'_>, name: &Path| {
-        mount(c"", &by_number(mounted), c"", flags | flags_of(mounted), c"")
-            .map_err(|errno| failed("mount(MS_REMOUNT|MS_BIND|MS_RDONLY, ", name, errno, advice(errno)))
-    };
     if which != Which::Top {
-        for below in paths_below(top)? {
-            // One that is covered by another cannot be reached, nor written to.
-            let Ok(mounted) = place::find(top, &below, Missing::Fail) else { continue };
-            one(mounted.as_fd(), &at.join(&below))?;
-        }
-    }
-    if which == Which::Below { Ok(()) } else { one(top, at) }
-}
-
-/// The places of all mounts below this one, relative to it, from /proc/self/mountinfo.
-fn paths_below(top: BorrowedFd<'_>) -> Result<Vec<PathBuf>, SetupError> {
-    let read = |path: &str| {
-        fs::read(path).map_err(|error| {
-            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-            failed("open(", Path::new(path), errno, "mount_setattr(2) is refused here, and without it /proc is needed")
-        })
-    };
-    let info = read(&format!("/proc/self/fdinfo/{}", top.as_raw_fd()))?;
-    let id = info.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"mnt_id:")).unwrap_or_default();
-    Ok(below(&read("/proc/self/mountinfo")?, id.trim_ascii()))
-}
-
-/// The mounts below the mount of this id in the text of mountinfo (proc_pid_mountinfo(5)), relative to it.
-fn below(mountinfo: &[u8], top: &[u8]) -> Vec<PathBuf> {
-    // Id, parent's id, device, what is mounted of it, and where.
-    let lines = || {
-        mountinfo.split(|byte| *byte == b'\n').filter_map(|line| {
-            let mut fields = line.split(|byte| *byte == b' ');
-            Some((fields.next()?, fields.next()?, fields.nth(2)?))
-        })
-    };
-    let base = lines().find(|(id, ..)| *id == top).map_or(&b"/"[..], |(.., place)| place);
-    let base = base.strip_suffix(b"/").unwrap_or(base);
-    let mut inside = vec![top];
-    let mut found = Vec::new();
-    // The order of the lines is not promised to be from parents to children.
-    loop {
-        let before = inside.len();
-        for (id, parent, place) in lines() {
-            if inside.contains(&parent) && !inside.contains(&id) {
-                inside.push(id);
-                let place = unescaped(place.strip_prefix(base).unwrap_or(place));
-                found.push(PathBuf::from(OsString::from_vec(place)));
+        let wrong = |call, path: &CStr, errno| {
+            failed(call, super::path(path), errno, "mount_setattr(2) is refused here, and without it /proc is needed")
+        };
+        let link = by_number(top);
+        let base = read_link(AT_FDCWD, &link).map_err(|errno| wrong("readlink(", &link, errno))?;
+        let mountinfo = fs::read("/proc/self/mountinfo").map_err(|error| {
+            wrong("open(", c"/proc/self/mountinfo", Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+        })?;
+        for line in mountinfo.split(|byte| *byte == b'\n') {
+            let Some(below) = place_below(line, &base) else { continue };
+            let below = Path::new(OsStr::from_bytes(&below));
+            let result = place::find(top, below, Missing::Fail).and_then(|place| remount_one(place.as_fd()));
+            match result {
+                // Not of this tree, but of one that lies under it; or covered by another, and so out of reach.
+                Ok(()) | Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(errno) => return Err(failed(REMOUNT, below, errno, advice(errno))),
             }
         }
-        if inside.len() == before {
-            return found;
-        }
     }
+    if which == Which::Below {
+        return Ok(());
+    }
+    remount_one(top).map_err(|errno| failed(REMOUNT, at, errno, advice(errno)))
+}
+
+const REMOUNT: &str = "mount(MS_REMOUNT|MS_BIND|MS_RDONLY, ";
+
+fn remount_one(place: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | flags_of(&fstatfs(place)?);
+    mount(c"", &by_number(place), c"", flags, c"")
+}
+
+/// Where the mount of a line of /proc/self/mountinfo (proc_pid_mountinfo(5)) is, if that is below `base`: relative to it.
+fn place_below(line: &[u8], base: &[u8]) -> Option<Vec<u8>> {
+    let place = unescaped(line.split(|byte| *byte == b' ').nth(4)?);
+    let below = place.strip_prefix(base.strip_suffix(b"/").unwrap_or(base))?;
+    (below.len() > 1 && below.starts_with(b"/")).then(|| below.to_vec())
 }
 
 /// `\040` and its like are the bytes that they number, in octal.
 fn unescaped(mut text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     while let Some((first, behind)) = text.split_first() {
+        text = behind;
         match text {
-            [b'\\', high @ b'0'..=b'3', middle @ b'0'..=b'7', low @ b'0'..=b'7', behind @ ..] => {
+            [high @ b'0'..=b'3', middle @ b'0'..=b'7', low @ b'0'..=b'7', behind @ ..] if *first == b'\\' => {
                 bytes.push((high - b'0') << 6 | (middle - b'0') << 3 | (low - b'0'));
                 text = behind;
             }
-            _ => {
-                bytes.push(*first);
-                text = behind;
-            }
+            _ => bytes.push(*first),
         }
     }
     bytes
@@ -221,15 +204,17 @@ mod tests {
 
     #[test]
     fn n4_the_mounts_below_one_are_found() {
-        let text = b"1 0 8:1 / / rw - ext4 a rw\n\
-                     5 4 8:2 / /mnt/x/a\\040b/c rw - tmpfs b rw\n\
-                     3 1 8:1 /srv /mnt/x rw - ext4 a rw\n\
-                     4 3 8:2 / /mnt/x/a\\040b rw - tmpfs b rw\n\
-                     6 1 8:2 / /mnt/xy rw - tmpfs b rw\n";
-        let found = below(text, b"3");
-        assert_eq!(found, [Path::new("/a b"), Path::new("/a b/c")]);
-        assert_eq!(below(text, b"1").len(), 4);
-        assert!(below(text, b"6").is_empty() && below(b"", b"1").is_empty());
+        let below = |place: &str, base: &str| {
+            let line = format!("5 4 8:2 / {place} rw,relatime shared:1 - tmpfs b rw");
+            place_below(line.as_bytes(), base.as_bytes()).map(|place| String::from_utf8(place).unwrap())
+        };
+        assert_eq!(below("/mnt/x/a\\040b/c", "/mnt/x").as_deref(), Some("/a b/c"));
+        assert_eq!(below("/mnt/x", "/").as_deref(), Some("/mnt/x"));
+        assert_eq!(below("/mnt/a\\040b/c", "/mnt/a b").as_deref(), Some("/c"));
+        for (place, base) in [("/mnt/x", "/mnt/x"), ("/mnt/xy", "/mnt/x"), ("/mnt", "/mnt/x"), ("/", "/")] {
+            assert_eq!(below(place, base), None, "{place} {base}");
+        }
+        assert_eq!(place_below(b"", b"/"), None);
     }
 
     #[test]

@@ -3,10 +3,9 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use nix::fcntl::{AT_FDCWD, OFlag, open, readlink};
+use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknod, umask};
 use nix::unistd::{UnlinkatFlags, fchdir, isatty, mkdir, symlinkat, unlinkat};
@@ -17,7 +16,7 @@ use super::step::SetupError;
 use super::{advice, failed, path, place_advice};
 use crate::sys::Errno;
 use crate::sys::fd::all_standard;
-use crate::sys::mount::mount;
+use crate::sys::mount::{mount, read_link};
 
 /// Goes to a folder beneath the root, made if it is missing. What is mounted on `.` then lands there: no path is walked
 /// again.
@@ -95,7 +94,15 @@ const LINKS: &[(&CStr, &CStr)] = &[
 
 /// A small /dev. `outer` is the one out here, for what may not be made anew.
 pub fn dev(root: BorrowedFd<'_>, at: &Path, outer: Option<&OwnedFd>) -> Result<(), SetupError> {
-    let wrong = |name: &CStr, errno| failed("mount(", &at.join(path(name)), errno, advice(errno));
+    let wrong = |name: &CStr, errno| {
+        let advice = match errno {
+            Errno::EPERM | Errno::ENOENT => {
+                "devices may not be made here, and there is no /dev out here that has them all"
+            }
+            _ => advice(errno),
+        };
+        failed("mount(", &at.join(path(name)), errno, advice)
+    };
     go(root, at)?;
     fresh(c".", c"tmpfs", MsFlags::MS_NOSUID, c"mode=755,size=64k").map_err(|errno| wrong(c"", errno))?;
     // Into what was mounted. It is nobody else's yet, so that from here on names will do.
@@ -159,8 +166,8 @@ fn lay(source: &Source, name: &CStr) -> Result<(), Errno> {
 /// The terminal that sexton was given, by its own name out here; it has none in a new devpts.
 fn terminal() -> Option<Source> {
     let standard = all_standard().into_iter().find(|fd| isatty(fd).unwrap_or(false))?;
-    let path = readlink(by_number(standard).as_c_str()).ok()?;
-    let source = Source::open_in(AT_FDCWD, &CString::new(path.into_vec()).ok()?).ok()?;
+    let path = read_link(AT_FDCWD, &by_number(standard)).ok()?;
+    let source = Source::open_in(AT_FDCWD, &CString::new(path).ok()?).ok()?;
     // The name may be of another devpts.
     let is_it = fstat(source.as_fd()).ok()?.st_rdev == fstat(standard).ok()?.st_rdev;
     is_it.then_some(source)

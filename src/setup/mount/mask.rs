@@ -78,11 +78,9 @@ impl fmt::Display for Mask {
 /// Goes to a folder of the new root, if it is of this kind; returns its flags.
 fn go_to(root: BorrowedFd<'_>, at: &str, kind: FsType) -> Result<Option<MsFlags>, SetupError> {
     let Ok(folder) = place::find(root, Path::new(at), Missing::Fail) else { return Ok(None) };
-    if !fstatfs(&folder).is_ok_and(|stat| stat.filesystem_type() == kind) {
-        return Ok(None);
-    }
+    let Some(stat) = fstatfs(&folder).ok().filter(|stat| stat.filesystem_type() == kind) else { return Ok(None) };
     fchdir(&folder).map_err(|errno| failed("fchdir(", Path::new(at), errno, advice(errno)))?;
-    Ok(Some(flags_of(folder.as_fd())))
+    Ok(Some(flags_of(&stat)))
 }
 
 fn empty(of: &str, names: &[&CStr]) -> Result<(), SetupError> {

@@ -9,13 +9,14 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, umask};
 
 use crate::sys::Errno;
+use crate::sys::mount::read_link;
 
 /// What is done about a place that is not there.
 #[derive(Clone, Copy)]
@@ -60,13 +61,13 @@ pub fn find(root: BorrowedFd<'_>, path: &Path, missing: Missing<'_>) -> Result<O
             Ok(folder) => come.push(folder),
             Err(Errno::ENOTDIR | Errno::ELOOP) => {
                 let found = openat(here, name.as_c_str(), any, Mode::empty())?;
-                match readlinkat(&found, c"") {
+                match read_link(found.as_fd(), c"") {
                     Ok(text) => {
                         turns += 1;
-                        if text.as_bytes().starts_with(b"/") {
+                        if text.starts_with(b"/") {
                             come.clear();
                         }
-                        put_before(&mut ahead, text.into_vec());
+                        put_before(&mut ahead, text);
                     }
                     Err(Errno::EINVAL | Errno::ENOENT) if is_last => come.push(found),
                     Err(Errno::EINVAL | Errno::ENOENT) => return Err(Errno::ENOTDIR),

@@ -90,16 +90,18 @@ fn copy(folder: &CStr) -> Result<OwnedFd, SetupError> {
 
 /// Mounts an overlay (Documentation/filesystems/overlayfs.rst). Without a folder for the changes they are in memory.
 fn overlay(layers: &Layers, user: bool) -> Result<OwnedFd, SetupError> {
-    // With the changes in memory the working folder is another one.
-    let here = if layers.upper.is_none() { in_memory()? } else { CString::default() };
     let mut data = Vec::new();
-    for (index, lower) in layers.lower.iter().enumerate() {
-        data.extend_from_slice(if index == 0 { b"lowerdir=" } else { b":" });
-        if !lower.as_bytes().starts_with(b"/") && !here.is_empty() {
-            escape(&mut data, &here);
-            data.push(b'/');
+    let mut lower = layers.lower.clone();
+    if layers.upper.is_none() {
+        // From the next call on the working folder is another one, and `..` may lead up to what lies on `/`.
+        for folder in &mut lower {
+            *folder = whole_path(folder)?;
         }
-        escape(&mut data, lower);
+        in_memory()?;
+    }
+    for (index, folder) in lower.iter().enumerate() {
+        data.extend_from_slice(if index == 0 { b"lowerdir=" } else { b":" });
+        escape(&mut data, folder);
     }
     let (upper, work) =
         layers.upper.as_ref().map_or((UPPER, WORK), |(upper, work)| (upper.as_c_str(), work.as_c_str()));
@@ -132,18 +134,24 @@ fn overlay(layers: &Layers, user: bool) -> Result<OwnedFd, SetupError> {
 const UPPER: &CStr = c"upper";
 const WORK: &CStr = c"work";
 
-/// Makes these two, and goes there; returns the path of the working folder before.
-fn in_memory() -> Result<CString, SetupError> {
-    let before = super::working_folder()?;
-    let mode = Mode::from_bits_retain(0o755);
-    let mask = umask(Mode::empty());
+/// Makes these two, and goes there.
+fn in_memory() -> Result<(), SetupError> {
+    let before = umask(Mode::empty());
     let made = mount(c"tmpfs", c"/", c"tmpfs", MsFlags::empty(), c"mode=755")
         .and_then(|()| chdir(ON_TOP))
-        .and_then(|()| mkdir(UPPER, mode))
-        .and_then(|()| mkdir(WORK, mode));
-    umask(mask);
-    made.map_err(|errno| failed("mount(tmpfs, ", Path::new("/"), errno, advice(errno)))?;
-    Ok(before)
+        .and_then(|()| mkdir(UPPER, Mode::from_bits_retain(0o755)))
+        .and_then(|()| mkdir(WORK, Mode::from_bits_retain(0o755)));
+    umask(before);
+    made.map_err(|errno| failed("mount(tmpfs, ", Path::new("/"), errno, advice(errno)))
+}
+
+/// The path of a folder from the root, without links and dots.
+fn whole_path(folder: &CStr) -> Result<CString, SetupError> {
+    let here = open_folder(c".")?;
+    chdir(folder).map_err(|errno| failed("chdir(", path(folder), errno, advice(errno)))?;
+    let whole = super::working_folder()?;
+    fchdir(here).map_err(|errno| failed("fchdir(", Path::new("."), errno, advice(errno)))?;
+    Ok(whole)
 }
 
 /// Adds a path as the overlay file system reads it.
