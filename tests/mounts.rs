@@ -3,6 +3,7 @@
 #![allow(clippy::multiple_unsafe_ops_per_block)]
 
 mod common;
+#[allow(dead_code)]
 #[path = "common/pty.rs"]
 mod pty;
 
@@ -437,11 +438,12 @@ fn n4_what_tells_of_the_machine_is_masked_when_the_root_changes() {
                   case $at:$how in /proc/$name:*ro,*) echo -n $name. ;; esac; done; done; echo; \
                   echo x 2>/dev/null > /proc/sys/kernel/hostname || echo refused; echo 5 > /proc/self/oom_score_adj && echo writable";
     let options = ["--unshare", "pid", "--root", tree.path(), "--sys"];
-    let held: String = ["bus", "fs", "irq", "sys", "sysrq-trigger"]
+    let held = ["bus", "fs", "irq", "sys", "sysrq-trigger"]
         .iter()
         .filter(|name| Path::new("/proc").join(name).exists())
         .map(|name| format!("{name}."))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     let wanted = format!("{held}\nrefused\nwritable\n");
     assert_says(&run(&options, script), &wanted);
     // Where there is no /dev/null out here, something else is as empty.
@@ -585,9 +587,9 @@ fn n4_a_link_that_is_swapped_in_meanwhile_leads_nowhere() {
             }
             let text = output.stdout.trim_end();
             if text == "/way/x" || text == "/link/x" {
-                there += 1
+                there += 1;
             } else {
-                linked += 1
+                linked += 1;
             }
             assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{output:?}");
         }

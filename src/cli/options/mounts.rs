@@ -91,7 +91,8 @@ fn absolute(value: &[u8]) -> Result<PathBuf, Invalid> {
 /// A place to mount on.
 fn place(value: &[u8]) -> Result<PathBuf, Invalid> {
     let place = absolute(value)?;
-    if place.components().count() < 2 { Err("that is the root itself; use --root".into()) } else { Ok(place) }
+    let is_root = value.split(|byte| *byte == b'/').all(|part| matches!(part, b"" | b"." | b".."));
+    if is_root { Err("that is the root itself; use --root".into()) } else { Ok(place) }
 }
 
 fn put(options: &mut Options, at: PathBuf, what: What) {
@@ -152,10 +153,8 @@ fn split_at(text: &[u8], byte: u8) -> (&[u8], &[u8]) {
 
 /// A number, and k, m, g or % (tmpfs(5)). 0 is none: the kernel takes it for no limit at all.
 fn is_size(value: &[u8]) -> bool {
-    let number = match value {
-        [number @ .., b'k' | b'm' | b'g' | b'K' | b'M' | b'G' | b'%'] => number,
-        number => number,
-    };
+    let (last, before) = value.split_last().unwrap_or((&b'0', value));
+    let number = if b"kmgKMG%".contains(last) { before } else { value };
     number.first().is_some_and(|first| *first != b'0') && number.iter().all(u8::is_ascii_digit)
 }
 
