@@ -25,7 +25,7 @@ pub struct Row {
     pub long: &'static str,
     /// Its name behind one dash.
     pub short: Option<char>,
-    /// What its value is called in the help; empty if it takes none.
+    /// What its value is called in the help; empty if it takes none, and `[=NAME]` if it may be left out.
     pub value: &'static str,
     /// The heading it stands under in the help.
     pub section: &'static str,
@@ -147,6 +147,8 @@ fn read(options: &mut Options, table: Table, words: &[OsString]) -> Result<usize
         };
         let value = if row.value.is_empty() {
             OsString::new()
+        } else if row.value.starts_with('[') {
+            parser.optional_value().unwrap_or_default()
         } else {
             parser.value().map_err(|_| format!("{name} needs a value: {name} {}", row.value))?
         };
@@ -182,7 +184,8 @@ pub fn help(usage: &str, table: Table, tail: &str) -> String {
         let short = row.short.map_or("    ".to_owned(), |letter| format!("-{letter}"));
         let between = if row.short.is_some() && !row.long.is_empty() { ", " } else { "" };
         let long = if row.long.is_empty() { String::new() } else { format!("--{}", row.long) };
-        let names = format!("{short}{between}{long} {}", row.value);
+        let space = if row.value.starts_with('[') { "" } else { " " };
+        let names = format!("{short}{between}{long}{space}{}", row.value);
         let lines: Vec<_> = row.help.split('\n').collect();
         if names.len() > 25 {
             text.push_str(&format!("  {names}\n"));

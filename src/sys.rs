@@ -9,6 +9,7 @@ pub mod entry;
 pub mod fd;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod process;

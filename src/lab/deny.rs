@@ -24,7 +24,7 @@ impl FromStr for Answer {
 }
 
 /// Calls that are refused whatever their arguments.
-const CALLS: [i64; 8] = [
+const CALLS: [i64; 11] = [
     libc::SYS_clone3,
     libc::SYS_pidfd_open,
     libc::SYS_pidfd_send_signal,
@@ -33,6 +33,9 @@ const CALLS: [i64; 8] = [
     libc::SYS_openat2,
     libc::SYS_faccessat2,
     libc::SYS_pwritev2,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
 ];
 
 /// Offsets in `struct seccomp_data` (seccomp(2)): the call's number, and the low halves of its first two arguments.

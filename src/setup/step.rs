@@ -34,6 +34,8 @@ pub struct State {
     pub group: Option<Group>,
     /// Namespaces to join, opened as long as their paths meant what was meant.
     pub namespaces: Vec<OwnedFd>,
+    /// The new root, and what is to be mounted in it.
+    pub mounts: super::mount::Made,
 }
 
 impl State {
