@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod deny;
+pub mod load;
 pub mod subject;
 
 use std::ffi::{CString, OsString, c_int};

@@ -71,21 +71,21 @@ pub fn settings(wanted: &Wanted, controller: Controller) -> Result<Vec<Setting<'
 }
 
 /// Binary digits behind the point in what follows.
-const FRACTION: u32 = 30;
-const ONE: u64 = 1 << FRACTION;
+const FRACTION: u32 = 40;
+const ONE: u128 = 1 << FRACTION;
 /// log2(10).
-const LOG2_OF_10: u128 = 3_566_893_131;
+const LOG2_OF_10: u128 = 3_652_498_566_964;
 
-/// The base-2 logarithm, in units of 2⁻³⁰.
-fn log2(number: u32) -> u64 {
+/// The base-2 logarithm, in units of 2⁻⁴⁰.
+fn log2(number: u32) -> u128 {
     let whole = number.max(1).ilog2();
-    // 1.0 to 2.0 with 31 binary digits; each squaring yields one digit of the logarithm.
-    let mut rest = u64::from(number) << 31 >> whole;
-    let mut result = u64::from(whole);
+    // 1.0 to 2.0 with 63 binary digits; each squaring yields one digit of the logarithm.
+    let mut rest = u128::from(number) << 63 >> whole;
+    let mut result = u128::from(whole);
     for _ in 0..FRACTION {
-        rest = rest * rest >> 31;
+        rest = rest * rest >> 63;
         result <<= 1;
-        if rest >= 1 << 32 {
+        if rest >= 1 << 64 {
             rest >>= 1;
             result |= 1;
         }
@@ -98,13 +98,13 @@ fn log2(number: u32) -> u64 {
 /// `(l − 1)(l + 126) · log2(10) ≤ 612 · log2(weight)`.
 fn weight_of(shares: u32) -> u32 {
     let l = log2(shares).max(ONE);
-    let product = (u128::from(l - ONE) * u128::from(l + 126 * ONE)) >> FRACTION;
+    let product = ((l - ONE) * (l + 126 * ONE)) >> FRACTION;
     let wanted = (product * LOG2_OF_10) >> FRACTION;
     let (mut least, mut most) = (1, 10_000);
     while least < most {
         let middle = u32::midpoint(least, most);
         // The last digits of a logarithm are lost, which must not make 101 of 100.
-        if 612 * u128::from(log2(middle) + 16) >= wanted { most = middle } else { least = middle + 1 }
+        if 612 * (log2(middle) + 4) >= wanted { most = middle } else { least = middle + 1 }
     }
     least
 }
@@ -285,11 +285,11 @@ mod tests {
 
     #[test]
     fn g1_weights_of_disks() {
-        let of =
-            |weight| settings(&Wanted { blkio_weight: Some(weight), ..Wanted::default() }, Controller::Io).unwrap();
         for (weight, other) in [(10, "1"), (1000, "10000")] {
-            assert_eq!(of(weight)[0].value, weight.to_string());
-            assert_eq!(of(weight)[0].or, Some(("io.weight", other.to_owned())));
+            let wanted = Wanted { blkio_weight: Some(weight), ..Wanted::default() };
+            let settings = settings(&wanted, Controller::Io).unwrap();
+            assert_eq!(settings[0].value, weight.to_string());
+            assert_eq!(settings[0].or, Some(("io.weight", other.to_owned())));
         }
     }
 }
