@@ -250,7 +250,7 @@ mod tests {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn g1_shares_become_weights_as_runc_has_them() {
         assert_eq!([2, 1024, 262_144].map(weight_of), [1, 100, 10_000]);
-        for shares in 2..=262_144u32 {
+        for shares in (2..=262_144u32).step_by(11) {
             let l = f64::from(shares).log2();
             let exact = 10f64.powf((l * l + 125.0 * l) / 612.0 - 7.0 / 34.0);
             let expected = if (exact - exact.round()).abs() < 1e-6 { exact.round() } else { exact.ceil() };
