@@ -263,6 +263,13 @@ fn g1_version_1_alone_has_swappiness_and_no_oom_killer() {
         assert!(read(&folder, "memory.oom_control").contains("oom_kill_disable 1"));
         init.kill(libc::SIGTERM);
         init.finish();
+        // Who is out of memory waits, and can be ended.
+        let limit = ["--memory", "32M", "--memory-swap", "32M", "--oom-kill-disable"];
+        let (init, command) = running(parent.init(&limit).args(subject(["eat-memory", "100"])).start());
+        let folder = folder_of(command, &mounted);
+        wait_for("the limit", || read(&folder, "memory.oom_control").contains("under_oom 1").then_some(()));
+        init.kill(libc::SIGTERM);
+        assert_eq!(init.finish().code, 128 + libc::SIGTERM);
     }
     parent.assert_gone();
 }
@@ -521,21 +528,43 @@ fn g2_a_fork_bomb_has_no_process_outside() {
     parent.assert_gone();
 }
 
+/// In a mount namespace where these hierarchies are not to be seen.
+fn without(hidden: fn(&Mounted) -> bool) -> impl FnMut() -> std::io::Result<()> {
+    let tops: Vec<_> = mounted().into_iter().filter(hidden).map(|mounted| c_path(&mounted.top)).collect();
+    move || {
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        let null = std::ptr::null;
+        // SAFETY: passes live C strings, or null where that is allowed.
+        let done = unsafe {
+            libc::unshare(libc::CLONE_NEWNS) == 0
+                && libc::mount(null(), c"/".as_ptr(), null(), private, std::ptr::null()) == 0
+                && tops.iter().all(|top| libc::umount2(top.as_ptr(), libc::MNT_DETACH) == 0)
+        };
+        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    }
+}
+
+/// With each way to kill them: at once, while they are frozen, and one by one.
 #[test]
 fn g2_processes_that_never_stay_are_gone_too() {
     let Some(mounted) = usable("pids") else { return };
-    let parent = Parent::new("churn");
-    // No PID namespace ends them, and sexton does not wait for them.
-    let options = ["--pids-limit", "100", "--grace", "0"];
-    let init = parent.init(&options).args(subject(["fork-bomb", "--churn", "20"])).not_pid1();
-    let (mut init, command) = running(init.start());
-    assert_eq!(init.line(), "done");
-    let folder = folder_of(command, &mounted);
-    assert!(folder.exists());
-    init.kill(libc::SIGTERM);
-    assert_eq!(init.finish(), Output { code: 128 + libc::SIGTERM, stdout: String::new(), stderr: String::new() });
-    assert!(!folder.exists());
-    parent.assert_gone();
+    let ways: [fn(&Mounted) -> bool; 3] =
+        [|_| false, |it| it.unified, |it| it.unified || it.options.iter().any(|option| option == "freezer")];
+    for (number, hidden) in ways.into_iter().enumerate().take(if mounted.unified { 1 } else { 3 }) {
+        let parent = Parent::new("churn");
+        // No PID namespace ends them, and sexton does not wait for them.
+        let options = ["--pids-limit", "100", "--grace", "0"];
+        let init = parent.init(&options).args(subject(["fork-bomb", "--churn", "20"])).not_pid1();
+        let (mut init, command) = running(init.prepare(without(hidden)).start());
+        assert_eq!(init.line(), "done");
+        let folder = folder_of(command, &mounted);
+        assert!(folder.exists());
+        init.kill(libc::SIGTERM);
+        let ended = Output { code: 128 + libc::SIGTERM, stdout: String::new(), stderr: String::new() };
+        assert_eq!(init.finish(), ended, "way {number}");
+        assert!(!folder.exists(), "way {number}");
+        parent.assert_gone();
+    }
 }
 
 #[test]

@@ -4,6 +4,20 @@
 //! before anyone is in it; the command's process enters it by itself before its exec, so that nothing of the command is
 //! ever outside. Sexton is never in it. At the end all in it is killed and the group removed. A limit that this system
 //! cannot hold is an error, never a warning.
+//!
+//! | option | unit | version 1 | version 2 |
+//! |---|---|---|---|
+//! | `--memory` | bytes | `memory.limit_in_bytes` | `memory.max` |
+//! | `--memory-swap` | bytes, with memory | `memory.memsw.limit_in_bytes` | `memory.swap.max`, without memory |
+//! | `--memory-reservation` | bytes | `memory.soft_limit_in_bytes` | `memory.low` |
+//! | `--memory-swappiness` | 0 to 100 | `memory.swappiness` | none: an error |
+//! | `--oom-kill-disable` | | `memory.oom_control` | none: an error |
+//! | `--cpus` | CPUs, to a thousandth | `cpu.cfs_quota_us`, µs in each 100 ms | `cpu.max` |
+//! | `--cpu-shares` | 2 to 262144 | `cpu.shares` | `cpu.weight`, 1 to 10000 |
+//! | `--cpuset-cpus`, `--cpuset-mems` | lists | `cpuset.cpus`, `cpuset.mems` | the same |
+//! | `--pids-limit` | processes and threads | `pids.max` | the same |
+//! | `--blkio-weight` | 10 to 1000 | `blkio.bfq.weight` or `blkio.weight` | `io.bfq.weight` or `io.weight` |
+//! | `--device-read-bps`, … | bytes, operations a second | `blkio.throttle.*_device` | `io.max` |
 #![forbid(unsafe_code)]
 
 pub mod folder;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use crate::setup::step::SetupError;
@@ -142,7 +142,12 @@ impl Folder {
 
     /// Whether it has not been removed: then it would have no files.
     pub fn is_there(&self) -> bool {
-        nix::sys::stat::fstatat(&self.file, "cgroup.procs", AtFlags::empty()).is_ok()
+        self.has("cgroup.procs")
+    }
+
+    /// Whether it has such a file.
+    pub fn has(&self, file: &str) -> bool {
+        fstatat(&self.file, file, AtFlags::empty()).is_ok()
     }
 
     fn open_file(&self, file: &str, flags: OFlag) -> Result<OwnedFd, Errno> {

@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use crate::sys::{Errno, errno_name};
 /// What all names that sexton finds by itself begin with.
 const PREFIX: &str = "sexton-";
 /// How many names are tried.
-const NAMES: u64 = 1000;
+const NAMES: usize = 1000;
 /// How long those in a group have to be gone after KILL: only what waits in the kernel takes time.
 const REMOVE_LIMIT: Duration = Duration::from_secs(5);
 /// The same for what a dead sexton left, at a start.
@@ -106,7 +107,7 @@ impl Group {
         loop {
             if hierarchy.unified {
                 let is_own = hierarchy.own.as_ref() == Some(&so_far);
-                self.enable(&folder, &place.controllers, is_own.then_some(name))?;
+                self.enable(&folder, &place.controllers, is_own)?;
             }
             let Some(part) = rest.next() else { break };
             so_far.push(part);
@@ -138,17 +139,17 @@ impl Group {
         Ok(())
     }
 
-    /// Enables controllers for the groups below; `own` names the command's, if this is sexton's own group.
-    fn enable(&mut self, folder: &Folder, controllers: &[&str], own: Option<&str>) -> Result<(), SetupError> {
+    /// Enables controllers for the groups below.
+    fn enable(&mut self, folder: &Folder, controllers: &[&str], is_own: bool) -> Result<(), SetupError> {
         for controller in controllers {
             let mut enabled = v2::enable(folder, controller)?;
-            if let (Enabled::Busy, Some(name), None) = (enabled, own, &self.evacuated) {
-                self.evacuated = v2::evacuate(folder, name)?;
+            if enabled == Enabled::Busy && is_own && self.evacuated.is_none() {
+                self.evacuated = v2::evacuate(folder, &own_name())?;
                 enabled = v2::enable(folder, controller)?;
             }
             match (enabled, &mut self.evacuated) {
                 (Enabled::Busy, _) => return Err(v2::busy(folder, controller)),
-                (Enabled::Now, Some(evacuated)) if own.is_some() => evacuated.enabled.push((*controller).to_owned()),
+                (Enabled::Now, Some(evacuated)) if is_own => evacuated.enabled.push((*controller).to_owned()),
                 _ => {}
             }
         }
@@ -182,33 +183,35 @@ impl Group {
 fn make_and_lock(above: &Folder, name: &str, fixed: bool) -> Result<Folder, SetupError> {
     let (stem, first) = name.rsplit_once('-').unwrap_or((name, ""));
     let first: u64 = first.parse().unwrap_or(0);
-    let mut errno = Errno::EEXIST;
-    for try_number in 0..NAMES {
-        let name = if fixed { name.to_owned() } else { format!("{stem}-{}", first + try_number) };
-        let made = above.try_make(name.as_ref(), OURS);
-        errno = match made {
-            // Between the two, who sweeps may have taken it for a dead sexton's.
-            Ok(folder) if folder.lock() && folder.is_there() => return Ok(folder),
-            Ok(_) | Err(Errno::ENOENT) if above.is_there() => Errno::EAGAIN,
-            Ok(_) => Errno::ENOENT,
-            Err(Errno::EEXIST) if fixed => match above.at(name.as_ref()) {
-                Ok(folder) if !folder.is_ours() => Errno::EEXIST,
-                Ok(folder) if !folder.lock() => Errno::EBUSY,
-                Ok(folder) => match remove(above, &folder, REMOVE_LIMIT) {
-                    Ok(()) => Errno::EAGAIN,
-                    Err(errno) => errno,
-                },
-                Err(Errno::ENOENT) => Errno::EAGAIN,
-                Err(errno) => errno,
-            },
-            Err(Errno::EEXIST) => Errno::EAGAIN,
-            Err(errno) => errno,
-        };
-        if errno != Errno::EAGAIN {
-            break;
+    for number in (first..).take(NAMES) {
+        let own = format!("{stem}-{number}");
+        let name = OsStr::new(if fixed { name } else { &own });
+        match try_make_and_lock(above, name, fixed) {
+            Ok(Some(folder)) => return Ok(folder),
+            Ok(None) => {}
+            Err(errno) => return Err(above.cannot_make(name, errno)),
         }
     }
-    Err(above.cannot_make(name.as_ref(), errno))
+    Err(above.cannot_make(name.as_ref(), Errno::EBUSY))
+}
+
+/// One try; `None`: another one may do.
+fn try_make_and_lock(above: &Folder, name: &OsStr, fixed: bool) -> Result<Option<Folder>, Errno> {
+    match above.try_make(name, OURS) {
+        // Between the two, who sweeps may have taken it for a dead sexton's.
+        Ok(folder) => Ok((folder.lock() && folder.is_there()).then_some(folder)),
+        Err(Errno::ENOENT) if above.is_there() => Ok(None),
+        Err(Errno::EEXIST) if !fixed => Ok(None),
+        Err(Errno::EEXIST) => match above.at(name) {
+            Ok(folder) if !folder.is_ours() => Err(Errno::EEXIST),
+            Ok(folder) if !folder.lock() => Err(Errno::EBUSY),
+            // A dead sexton's.
+            Ok(folder) => remove(above, &folder, REMOVE_LIMIT).map(|()| None),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        },
+        Err(errno) => Err(errno),
+    }
 }
 
 fn apply(folder: &Folder, setting: &Setting<'_>) -> Result<(), SetupError> {
@@ -250,11 +253,11 @@ pub fn sweep(parents: &[PathBuf]) {
     for parent in parents {
         let Ok(above) = Folder::open(parent) else { continue };
         for name in above.names(|name| name.starts_with(PREFIX.as_bytes())) {
-            if is_own_name(name.as_encoded_bytes()) {
-                sweep_one(&above, &name);
-            } else if name.as_encoded_bytes().ends_with(v2::OUTSIDE.as_bytes()) {
+            match name.as_bytes().strip_suffix(v2::OUTSIDE.as_bytes()) {
                 // Where a sexton that is dead had moved itself; only an empty one can be removed.
-                let _ = above.remove_folder(&name);
+                Some(stem) if is_own_name(stem) => drop(above.remove_folder(&name)),
+                None if is_own_name(name.as_bytes()) => sweep_one(&above, &name),
+                _ => {}
             }
         }
     }

@@ -137,8 +137,17 @@ impl Evacuated {
 }
 
 /// Enables a controller for the groups below this one.
+///
+/// Where processes are, the kernel enables none but those that count threads too (pids, cpu, cpuset), and then the groups
+/// below are "domain invalid" and nobody can join them: so that is [`Enabled::Busy`] as well. The real root alone, which
+/// has no type, has both.
 pub fn enable(folder: &Folder, controller: &str) -> Result<Enabled, SetupError> {
     let file = "cgroup.subtree_control";
+    let mut is_empty = true;
+    each_pid(folder, |_| is_empty = false);
+    if !is_empty && folder.has("cgroup.type") {
+        return Ok(Enabled::Busy);
+    }
     if folder.read(file)?.split_ascii_whitespace().any(|enabled| enabled == controller) {
         return Ok(Enabled::Already);
     }
