@@ -20,7 +20,7 @@ const MIB: usize = 1 << 20;
 /// What O_DIRECT wants buffers, positions and lengths to be multiples of, at the most.
 const ALIGNMENT: usize = 4096;
 /// A process of a fork bomb ends by itself after this, whoever forgot it.
-const BOMB_LIFETIME: Duration = Duration::from_secs(60);
+const BOMB_LIFETIME: Duration = Duration::from_mins(1);
 
 /// `eat-memory`.
 #[derive(Args, Debug)]
@@ -46,8 +46,9 @@ pub fn eat_memory(asked: &Memory) -> Result<u8, Trouble> {
         let mut file = File::create(path)?;
         // The descriptor keeps the file, and so its pages, until the end.
         std::fs::remove_file(path)?;
+        let block = vec![1; MIB];
         for _ in 0..asked.mib {
-            file.write_all(&[1; MIB])?;
+            file.write_all(&block)?;
         }
         file.sync_all()?;
         say("done")?;

@@ -136,8 +136,8 @@ fn thousandths(value: &OsStr) -> Result<i64, Invalid> {
 fn list(value: &OsStr) -> Result<String, Invalid> {
     let list = text(value)?;
     let is_range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        whole(first).zip(whole(last)).is_some_and(|(first, last)| first <= last)
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        whole(from).zip(whole(to)).is_some_and(|(from, to)| from <= to)
     };
     if list.split(',').all(is_range) {
         Ok(list.to_owned())

@@ -44,7 +44,11 @@ impl Folder {
     pub fn open(path: &Path) -> Result<Self, SetupError> {
         let file = File::open(path).map_err(|error| {
             let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-            SetupError::call(format!("open({path:?})"), errno, "cgroups are mounted there, but cannot be read")
+            SetupError::call(
+                format!("open({:?})", path.display()),
+                errno,
+                "cgroups are mounted there, but cannot be read",
+            )
         })?;
         Ok(Self { file, path: path.to_owned() })
     }
@@ -75,8 +79,11 @@ impl Folder {
 
     /// A call on one of its files, for messages.
     pub fn call(&self, call: &str, file: &str, text: &str) -> String {
-        let comma = if text.is_empty() { "" } else { ", " };
-        format!("{call}({:?}{comma}{text})", self.path.join(file))
+        let path = self.path.join(file);
+        if text.is_empty() {
+            return format!("{call}({:?})", path.display());
+        }
+        format!("{call}({:?}, {text:?})", path.display())
     }
 
     /// Makes a group below.
@@ -104,7 +111,7 @@ impl Folder {
             Errno::ENOENT => "the group above is gone",
             _ => "the kernel refused",
         };
-        SetupError::call(format!("mkdir({:?})", self.path.join(name)), errno, advice)
+        SetupError::call(format!("mkdir({:?})", self.path.join(name).display()), errno, advice)
     }
 
     /// The group below, made if it is not there. With `hold`, one that a sexton has made is held, so that no other one

@@ -113,7 +113,7 @@ impl<'a> Places<'a> {
             (Some(unified), _) => format!(
                 "neither is it mounted as cgroup v1, nor does {:?} list it; enable it above, boot with cgroup_enable={controller}, \
                  or leave the option out",
-                unified.top.join("cgroup.controllers")
+                unified.top.join("cgroup.controllers").display()
             ),
             (None, _) => format!(
                 "not mounted as cgroup v1, and cgroup v2 is not mounted; mount one of them, boot with \
@@ -132,7 +132,7 @@ impl<'a> Places<'a> {
         } else {
             let below = below(self.wanted, hierarchy).ok_or_else(|| {
                 SetupError::found(
-                    format!("{:?}", hierarchy.top),
+                    format!("{:?}", hierarchy.top.display()),
                     "what is mounted here does not show sexton's own cgroup; name one with --cgroup-parent /PATH, or mount \
                      cgroups anew in this cgroup namespace",
                 )

@@ -83,7 +83,7 @@ fn log2(number: u32) -> u128 {
     let mut rest = u128::from(number) << 63 >> whole;
     let mut result = u128::from(whole);
     for _ in 0..FRACTION {
-        rest = rest * rest >> 63;
+        rest = (rest * rest) >> 63;
         result <<= 1;
         if rest >= 1 << 64 {
             rest >>= 1;
