@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod deny;
+pub mod load;
 pub mod subject;
 
 use std::ffi::{CString, OsString, c_int};

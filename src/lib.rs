@@ -20,11 +20,13 @@
 //! | [`foreground`] | the terminal's foreground, handed over and taken back |
 //! | [`exit`] | what an end means; [`exit::refusal`]: why a command could not be executed |
 //! | [`procfs`] | what /proc tells |
+//! | [`cgroupfs`] | which cgroups there are |
 //! | [`log`] | lines on stderr that never block and never kill |
 //! | [`sys`] | the only unsafe code: one system call a wrapper |
 //! | `lab` | sexton-lab, for those who test containers; not in sexton |
 #![deny(unsafe_code)]
 
+pub mod cgroupfs;
 pub mod cli;
 pub mod everyone;
 pub mod exit;

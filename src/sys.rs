@@ -49,6 +49,7 @@ pub fn errno_name(errno: Errno) -> &'static str {
         Errno::ENOSPC => "ENOSPC",
         Errno::EROFS => "EROFS",
         Errno::EPIPE => "EPIPE",
+        Errno::ERANGE => "ERANGE",
         Errno::ENAMETOOLONG => "ENAMETOOLONG",
         Errno::ENOSYS => "ENOSYS",
         Errno::ELOOP => "ELOOP",

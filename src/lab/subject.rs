@@ -13,7 +13,7 @@ use nix::unistd::{Pid, getpid, getppid, setsid};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 
-use super::{Trouble, say};
+use super::{Trouble, load, say};
 use crate::signal::Signal;
 use crate::sys::lab::{Forked, fork, pause, zombie};
 use crate::sys::process::exit;
@@ -107,6 +107,14 @@ pub enum Kind {
         #[arg(long, default_value_t = 1)]
         count: u32,
     },
+    /// Takes memory
+    EatMemory(load::Memory),
+    /// Uses a CPU
+    BurnCpu(load::Cpu),
+    /// Makes processes that make processes
+    ForkBomb(load::Bomb),
+    /// Writes to a disk
+    Write(load::Disk),
 }
 
 /// Is what was asked for; returns the exit code.
@@ -149,6 +157,10 @@ pub fn run(kind: &Kind) -> Result<u8, Trouble> {
             Ok(*code)
         }
         Kind::ExitRace { code, count } => exit_race(*code, *count),
+        Kind::EatMemory(asked) => load::eat_memory(asked),
+        Kind::BurnCpu(asked) => load::burn_cpu(asked),
+        Kind::ForkBomb(asked) => load::fork_bomb(asked),
+        Kind::Write(asked) => load::write(asked),
     }
 }
 

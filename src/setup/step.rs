@@ -39,9 +39,10 @@ pub struct State {
 }
 
 impl State {
-    /// Descriptors that are needed until the end.
+    /// Descriptors that are needed until the end. The process inside undoes nothing, and a lock that it held would outlive
+    /// the one outside.
     pub fn kept(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.group.iter().flat_map(Group::descriptors)
+        self.group.iter().filter(|_| !self.is_inside).flat_map(Group::descriptors)
     }
 }
 

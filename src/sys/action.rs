@@ -47,6 +47,10 @@ impl Action {
     pub fn advice(&self, errno: Errno) -> &'static str {
         match (self, errno) {
             (Self::JoinCgroup(_), Errno::EPERM | Errno::EACCES) => "the cgroup is not this user's; have it delegated",
+            (Self::JoinCgroup(_), Errno::ENOSPC) => "the cpuset of the group above has no CPUs or no memory nodes",
+            (Self::JoinCgroup(_), Errno::EOPNOTSUPP) => "the group above is threaded; take another --cgroup-parent",
+            (Self::JoinCgroup(_), Errno::EINVAL) => "a real-time process needs real-time runtime in its group",
+            (Self::JoinCgroup(_), Errno::EBUSY) => "the group has controllers enabled for groups below it",
             (Self::ChangeFolder(_), Errno::ENOENT) => "no such folder; make it, or take another",
             (Self::ChangeFolder(_), Errno::EACCES) => "not permitted for the command's user",
             (_, Errno::EPERM) => "not permitted",
