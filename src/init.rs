@@ -175,6 +175,7 @@ fn start_command(
         group: plan.group,
         terminal: terminal.map(AsFd::as_fd),
         actions: &state.actions,
+        environment: &state.environment,
         mask: plan.mask,
         ignore: if plan.ignore_child { SignalSet::only(Signal::CHLD) } else { SignalSet::EMPTY },
         reset: if plan.reset_signals { all } else { SignalSet::EMPTY },

@@ -5,13 +5,15 @@
 //! an init must block and forward those too. What nix wraps without loss is called through nix.
 
 pub mod action;
+pub mod capability;
+pub mod change;
 pub mod entry;
 pub mod fd;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod limit;
 pub mod namespace;
 pub mod process;
-#[cfg(feature = "lab")]
 pub mod seccomp;
 pub mod signal;
 

@@ -107,6 +107,7 @@ fn why_not(file: &Path, errno: Errno) -> (bool, String) {
         }
         Errno::ETXTBSY => refused(format!("{shown} is open for writing")),
         Errno::E2BIG => refused("the arguments and the environment are too long".into()),
+        Errno::EAGAIN => refused("this user has too many processes; raise its limit (--ulimit nproc)".into()),
         Errno::ENOMEM => refused("no memory for it (a memory limit?)".into()),
         Errno::EPERM => refused(format!("{shown}: forbidden (a security module, or a seccomp filter)")),
         _ => refused(

@@ -3,9 +3,12 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::cgroup::Group;
+use super::environment::Environment;
+use super::seccomp::Filter;
 use crate::sys::action::Action;
 use crate::sys::{Errno, errno_name};
 
@@ -34,6 +37,14 @@ pub struct State {
     pub group: Option<Group>,
     /// Namespaces to join, opened as long as their paths meant what was meant.
     pub namespaces: Vec<OwnedFd>,
+    /// The command's environment.
+    pub environment: Environment,
+    /// Who the command runs as, looked up.
+    pub user: Option<u32>,
+    /// The /proc of outside.
+    pub proc: Option<OwnedFd>,
+    /// The command's filter, read outside.
+    pub filter: Option<Filter>,
 }
 
 impl State {
@@ -55,6 +66,11 @@ impl SetupError {
     /// A system call failed.
     pub fn call(call: impl Into<String>, errno: Errno, advice: impl Into<Cow<'static, str>>) -> Self {
         Self { call: call.into(), errno: Some(errno), advice: advice.into() }
+    }
+
+    /// The same, as the standard library tells it.
+    pub fn io(call: impl Into<String>, error: &io::Error, advice: impl Into<Cow<'static, str>>) -> Self {
+        Self { call: call.into(), errno: error.raw_os_error().map(Errno::from_raw), advice: advice.into() }
     }
 
     /// Something is not as it must be.

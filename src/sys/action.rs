@@ -8,6 +8,7 @@ use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::Errno;
+use super::change::Change;
 use crate::signal::Signal;
 
 /// One act. Its words ([`fmt::Display`]) are the call, as strace shows it.
@@ -21,6 +22,8 @@ pub enum Action {
     ChangeFolder(CString),
     /// `prctl(PR_SET_PDEATHSIG)`.
     DieWithParent(Signal),
+    /// A limit or a credential.
+    Change(Change),
 }
 
 impl Action {
@@ -37,6 +40,7 @@ impl Action {
             Self::DieWithParent(signal) => unsafe {
                 libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal.number(), 0, 0, 0)
             },
+            Self::Change(change) => return change.perform(),
         };
         Errno::result(result).map(drop)
     }
@@ -46,6 +50,7 @@ impl Action {
     /// The way out, if it failed so.
     pub fn advice(&self, errno: Errno) -> &'static str {
         match (self, errno) {
+            (Self::Change(change), _) => change.advice(errno),
             (Self::JoinCgroup(_), Errno::EPERM | Errno::EACCES) => "the cgroup is not this user's; have it delegated",
             (Self::ChangeFolder(_), Errno::ENOENT) => "no such folder; make it, or take another",
             (Self::ChangeFolder(_), Errno::EACCES) => "not permitted for the command's user",
@@ -63,6 +68,7 @@ impl fmt::Display for Action {
             Self::Unshare(_, name) => write!(f, "unshare({name})"),
             Self::ChangeFolder(path) => write!(f, "chdir({path:?})"),
             Self::DieWithParent(signal) => write!(f, "prctl(PR_SET_PDEATHSIG, {signal})"),
+            Self::Change(change) => change.fmt(f),
         }
     }
 }
