@@ -69,8 +69,8 @@ fn run(arguments: Arguments, inherited: Inherited) -> Result<u8, Failure> {
         stage.run().map_err(|error| Failure { line: error.to_string(), code: options.personality.codes().setup })?;
     let is_inside = matches!(side, Side::Inside);
     let result = match side {
-        Side::Outside(inside, held) => Ok(watch_inside(inside, held, signals, &stage.state, &options)),
-        Side::Only | Side::Inside => be_init(arguments, &words, signals, &stage.state, &plan, &options),
+        Side::Outside(inside, held) => Ok(watch_inside(inside, held, signals, &mut stage.state, &options)),
+        Side::Only | Side::Inside => be_init(arguments, &words, signals, &mut stage.state, &plan, &options),
     };
     if !is_inside {
         stage.undo();
@@ -83,7 +83,7 @@ fn be_init(
     arguments: Arguments,
     words: &[OsString],
     signals: SignalFd,
-    state: &State,
+    state: &mut State,
     plan: &Plan,
     options: &Options,
 ) -> Result<u8, Failure> {
@@ -98,6 +98,7 @@ fn be_init(
     } else {
         Some(start_command(arguments, words, state, plan, terminal.as_ref())?)
     };
+    state.release();
     // From here on nothing ends sexton but the command's end.
     let pidfd = command.as_ref().and_then(|command| command.pidfd.as_ref());
     let own = [Some(signals.as_fd()), pidfd.map(AsFd::as_fd), terminal.as_ref().map(AsFd::as_fd)];
@@ -117,7 +118,8 @@ fn be_init(
 }
 
 /// Outside a new PID namespace: supervises the init inside, as any command.
-fn watch_inside(inside: Started, held: OwnedFd, signals: SignalFd, state: &State, options: &Options) -> u8 {
+fn watch_inside(inside: Started, held: OwnedFd, signals: SignalFd, state: &mut State, options: &Options) -> u8 {
+    state.release();
     let terminal = terminal_to_hand_over();
     if let Some(terminal) = &terminal {
         let _ = nix::unistd::tcsetpgrp(terminal, nix::unistd::Pid::from_raw(inside.pid));

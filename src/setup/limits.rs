@@ -13,7 +13,7 @@ use nix::sys::prctl::set_dumpable;
 use super::step::{SetupError, State, Step, Steps};
 use crate::sys::Errno;
 use crate::sys::action::Action;
-use crate::sys::change::{Change, LIMIT_ADVICE};
+use crate::sys::change::{Change, limit_advice};
 use crate::sys::limit::{Limit, UNLIMITED, current, nice, prlimit, set_nice};
 
 /// The limits, by docker's names. (The C libraries disagree on the type of these numbers.)
@@ -118,7 +118,7 @@ impl Step for RaiseHard<'_> {
                 if needed { prlimit(Limit { hard: limit.hard, ..now }).map(drop) } else { Ok(()) }
             });
             let call = || format!("prlimit({}, {limit})", names(*limit).1);
-            raised.map_err(|errno| SetupError::call(call(), errno, LIMIT_ADVICE))?;
+            raised.map_err(|errno| SetupError::call(call(), errno, limit_advice(*limit)))?;
         }
         Ok(())
     }

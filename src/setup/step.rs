@@ -48,6 +48,13 @@ pub struct State {
 }
 
 impl State {
+    /// Lets go of what only the command's start needed, before all descriptors that are not kept are closed.
+    pub fn release(&mut self) {
+        self.actions.clear();
+        self.namespaces.clear();
+        self.proc = None;
+    }
+
     /// Descriptors that are needed until the end.
     pub fn kept(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.group.iter().flat_map(Group::descriptors)

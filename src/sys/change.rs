@@ -78,7 +78,7 @@ impl Change {
     pub fn advice(&self, errno: Errno) -> &'static str {
         match (self, errno) {
             (Self::OomScore(..), Errno::EACCES) => "only CAP_SYS_RESOURCE of the machine lowers it; take a higher one",
-            (Self::Limit(..), _) => LIMIT_ADVICE,
+            (Self::Limit(_, limit), _) => limit_advice(*limit),
             (Self::Nice(_), Errno::EACCES | Errno::EPERM) => "below what it is now needs CAP_SYS_NICE of the machine",
             (Self::DropBounding(_), Errno::EPERM) => "needs CAP_SETPCAP; run as root, or add --unshare user",
             (Self::Groups(..), Errno::EPERM) => {
@@ -99,8 +99,17 @@ impl Change {
     }
 }
 
-/// Why a limit cannot be set.
-pub const LIMIT_ADVICE: &str = "a hard limit is raised only by CAP_SYS_RESOURCE of the machine, nofile never above /proc/sys/fs/nr_open; take less";
+/// The way out, if this limit cannot be set.
+pub fn limit_advice(limit: Limit) -> &'static str {
+    if limit.resource == RLIMIT_NOFILE {
+        return "only CAP_SYS_RESOURCE of the machine raises a hard limit, and nothing above /proc/sys/fs/nr_open; take less";
+    }
+    "only CAP_SYS_RESOURCE of the machine raises a hard limit; take less, or have sexton started with more"
+}
+
+/// The C libraries disagree on its type.
+#[allow(clippy::cast_sign_loss)]
+const RLIMIT_NOFILE: u32 = libc::RLIMIT_NOFILE as _;
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
