@@ -16,7 +16,7 @@ use super::step::{SetupError, State, Step, Steps};
 use crate::sys::Errno;
 use crate::sys::action::Action;
 use crate::sys::capability::{Sets, bounding, own};
-use crate::sys::change::Change;
+use crate::sys::change::{Change, may_set_groups};
 use accounts::Who;
 
 /// What is wanted.
@@ -184,16 +184,16 @@ impl Step for Identity<'_> {
             (None, None) => Vec::new(),
         };
         let Some((user, _)) = user else {
-            push(state, Change::Groups(groups, false));
+            push(state, Change::Groups(groups));
             return Ok(());
         };
         if self.0.ambient && user.uid != 0 {
             push(state, Change::KeepCapabilities);
         }
-        if self.0.groups.is_some() || !are_ours(&groups) {
-            // With the capability, the call fails only where the user namespace forbids it (user_namespaces(7)).
-            let may = own_sets()?.effective.has(SETGID);
-            push(state, Change::Groups(groups, may && self.0.groups.is_none()));
+        // With the capability it is the user namespace that forbids it (user_namespaces(7)); then they stay.
+        let forbidden = || Ok(own_sets()?.effective.has(SETGID) && !may_set_groups());
+        if self.0.groups.is_some() || !(are_ours(&groups) || forbidden()?) {
+            push(state, Change::Groups(groups));
         }
         push(state, Change::Group(user.gid));
         push(state, Change::User(user.uid));

@@ -13,7 +13,7 @@ use nix::sys::prctl::set_dumpable;
 use super::step::{SetupError, State, Step, Steps};
 use crate::sys::Errno;
 use crate::sys::action::Action;
-use crate::sys::change::{Change, limit_advice};
+use crate::sys::change::{Change, READ_ONLY, limit_advice};
 use crate::sys::limit::{Limit, UNLIMITED, current, nice, prlimit, set_nice};
 
 /// The limits, by docker's names. (The C libraries disagree on the type of these numbers.)
@@ -168,14 +168,11 @@ impl Step for LowerScore {
         }
         fs::write(SCORE, self.0.to_string()).map_err(|error| {
             let call = format!("write({SCORE:?}, \"{}\")", self.0);
-            match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
-                Errno::EROFS => SetupError::call(call, Errno::EROFS, "/proc is read-only here"),
-                errno => {
-                    let now = now.trim();
-                    let advice = format!("it is {now} now, and CAP_SYS_RESOURCE alone lowers it; take {now} or more");
-                    SetupError::call(call, errno, advice)
-                }
-            }
+            let advice = match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+                Errno::EROFS => READ_ONLY.to_owned(),
+                _ => format!("it is {0} now, and CAP_SYS_RESOURCE alone lowers it; take {0} or more", now.trim()),
+            };
+            SetupError::io(call, &error, advice)
         })
     }
 }

@@ -26,8 +26,8 @@ pub enum Change {
     DropBounding(Capabilities),
     /// `prctl(PR_SET_KEEPCAPS)`: the permitted set survives the change of the user.
     KeepCapabilities,
-    /// `setgroups(2)`; `true`: they may stay as they are where the user namespace forbids the call.
-    Groups(Vec<libc::gid_t>, bool),
+    /// `setgroups(2)`.
+    Groups(Vec<libc::gid_t>),
     /// `setresgid(2)`, all three.
     Group(libc::gid_t),
     /// `setresuid(2)`, all three.
@@ -57,10 +57,7 @@ impl Change {
             }
             Self::KeepCapabilities => prctl(libc::PR_SET_KEEPCAPS, 1, 0),
             // SAFETY: the list is live, and its length is passed along.
-            Self::Groups(list, lenient) => match unsafe { libc::syscall(SYS_SETGROUPS, list.len(), list.as_ptr()) } {
-                -1 if *lenient && Errno::last() == Errno::EPERM => Ok(()),
-                other => result(other),
-            },
+            Self::Groups(list) => result(unsafe { libc::syscall(SYS_SETGROUPS, list.len(), list.as_ptr()) }),
             // SAFETY: passes integers only.
             Self::Group(id) => result(unsafe { libc::syscall(SYS_SETRESGID, *id, *id, *id) }),
             // SAFETY: passes integers only.
@@ -78,13 +75,14 @@ impl Change {
     pub fn advice(&self, errno: Errno) -> &'static str {
         match (self, errno) {
             (Self::OomScore(..), Errno::EACCES) => "only CAP_SYS_RESOURCE of the machine lowers it; take a higher one",
+            (Self::OomScore(..), Errno::EROFS) => READ_ONLY,
             (Self::Limit(_, limit), _) => limit_advice(*limit),
             (Self::Nice(_), Errno::EACCES | Errno::EPERM) => "below what it is now needs CAP_SYS_NICE of the machine",
             (Self::DropBounding(_), Errno::EPERM) => "needs CAP_SETPCAP; run as root, or add --unshare user",
-            (Self::Groups(..), Errno::EPERM) => {
+            (Self::Groups(_), Errno::EPERM) => {
                 "needs CAP_SETGID, and a user namespace that allows it (--map-groups, not --map-root alone)"
             }
-            (Self::Groups(..) | Self::Group(_) | Self::User(_), Errno::EINVAL) => {
+            (Self::Groups(_) | Self::Group(_) | Self::User(_), Errno::EINVAL) => {
                 "this id is not mapped in the user namespace; map it with --map-users and --map-groups, or --map-auto"
             }
             (Self::Group(_), Errno::EPERM) => "needs CAP_SETGID; run as root, and with SETGID not taken away",
@@ -98,6 +96,9 @@ impl Change {
         }
     }
 }
+
+/// The way out where the OOM score cannot be written.
+pub const READ_ONLY: &str = "/proc is read-only here; have the engine set it (docker run --oom-score-adj)";
 
 /// The way out, if this limit cannot be set.
 pub fn limit_advice(limit: Limit) -> &'static str {
@@ -120,7 +121,7 @@ impl fmt::Display for Change {
             Self::Umask(mask) => write!(f, "umask({mask:03o})"),
             Self::DropBounding(set) => write!(f, "prctl(PR_CAPBSET_DROP, {set})"),
             Self::KeepCapabilities => f.write_str("prctl(PR_SET_KEEPCAPS, 1)"),
-            Self::Groups(list, _) => write!(f, "setgroups({list:?})"),
+            Self::Groups(list) => write!(f, "setgroups({list:?})"),
             Self::Group(id) => write!(f, "setresgid({id}, {id}, {id})"),
             Self::User(id) => write!(f, "setresuid({id}, {id}, {id})"),
             Self::Capabilities(sets) => write!(f, "capset({}, inheritable {})", sets.permitted, sets.inheritable),
@@ -136,6 +137,15 @@ impl fmt::Display for Change {
 use libc::{SYS_setgroups as SYS_SETGROUPS, SYS_setresgid as SYS_SETRESGID, SYS_setresuid as SYS_SETRESUID};
 #[cfg(target_pointer_width = "32")]
 use libc::{SYS_setgroups32 as SYS_SETGROUPS, SYS_setresgid32 as SYS_SETRESGID, SYS_setresuid32 as SYS_SETRESUID};
+
+/// Whether `setgroups(2)` is allowed: asked with more groups than there can be, so that nothing changes (EINVAL; the
+/// permission is looked at first, kernel/groups.c).
+pub fn may_set_groups() -> bool {
+    const TOO_MANY: usize = 65_537;
+    // SAFETY: the kernel reads no list of that length; there is none.
+    let answer = unsafe { libc::syscall(SYS_SETGROUPS, TOO_MANY, std::ptr::null::<libc::gid_t>()) };
+    result(answer) != Err(Errno::EPERM)
+}
 
 fn result(value: c_long) -> Result<(), Errno> {
     Errno::result(value).map(drop)

@@ -105,7 +105,7 @@ impl Profile {
             }
         }
         // A call that the profile's author did not know yet is not there, or programs that could do without would end.
-        let above = if permits(self.otherwise) { self.otherwise } else { unknown() };
+        let above = if permits(self.otherwise) || outcomes.is_empty() { self.otherwise } else { unknown() };
         let program = assemble(architecture, &outcomes, self.otherwise, above);
         if program.len() > LONGEST {
             return Err(format!("it takes {} instructions, the kernel takes {LONGEST}; shorten it", program.len()));
