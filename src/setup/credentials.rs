@@ -9,14 +9,13 @@ use std::ffi::CString;
 use std::fmt;
 
 use nix::sys::prctl::set_dumpable;
-use nix::unistd::{Gid, getgroups};
 
 use super::capability::Capabilities;
 use super::step::{SetupError, State, Step, Steps};
 use crate::sys::Errno;
 use crate::sys::action::Action;
 use crate::sys::capability::{Sets, bounding, own};
-use crate::sys::change::{Change, may_set_groups};
+use crate::sys::change::{Change, has_groups, may_set_groups};
 use accounts::Who;
 
 /// What is wanted.
@@ -119,14 +118,6 @@ fn push(state: &mut State, change: Change) {
 /// `CAP_SETGID`.
 const SETGID: u8 = 6;
 
-/// Whether these are our supplementary groups already.
-fn are_ours(groups: &[u32]) -> bool {
-    let has = |all: &[Gid], gid: u32| all.contains(&Gid::from_raw(gid));
-    getgroups().is_ok_and(|ours| {
-        groups.iter().all(|gid| has(&ours, *gid)) && ours.iter().all(|gid| groups.contains(&gid.as_raw()))
-    })
-}
-
 fn own_sets() -> Result<Sets, SetupError> {
     own().map_err(|errno: Errno| SetupError::call("capget()", errno, "a seccomp filter may forbid it"))
 }
@@ -164,43 +155,42 @@ struct Identity<'a>(&'a Wanted);
 
 impl Step for Identity<'_> {
     fn run(&self, state: &mut State) -> Result<(), SetupError> {
-        let user = match &self.0.user {
-            Some((who, given)) => {
-                let mut user = accounts::user(who)?;
-                if let Some(given) = given {
-                    user.gid = accounts::group(given)?;
-                }
-                Some((user, given.is_none()))
-            }
-            None => None,
-        };
-        let groups = match (&self.0.groups, &user) {
-            (Some(given), _) => given.iter().map(accounts::group).collect::<Result<_, _>>()?,
-            // The group itself among them, or leaving it by a set-group-ID program would lift what is denied to it.
-            (None, Some((user, whole))) => {
-                let member = user.name.as_deref().filter(|_| *whole).map(accounts::groups_of).unwrap_or_default();
-                [vec![user.gid], member.into_iter().filter(|gid| *gid != user.gid).collect()].concat()
-            }
-            (None, None) => Vec::new(),
-        };
-        let Some((user, _)) = user else {
+        let mut groups = Vec::new();
+        for who in self.0.groups.iter().flatten() {
+            groups.push(accounts::group(who)?);
+        }
+        let Some((who, given)) = &self.0.user else {
             push(state, Change::Groups(groups));
             return Ok(());
         };
+        let mut user = accounts::user(who)?;
+        if let Some(given) = given {
+            user.gid = accounts::group(given)?;
+        }
+        if self.0.groups.is_none() {
+            // The group itself among them, or leaving it by a set-group-ID program would lift what is denied to it.
+            groups.push(user.gid);
+            if let (Some(name), None) = (&user.name, given) {
+                accounts::add_groups_of(name, &mut groups);
+            }
+        }
         if self.0.ambient && user.uid != 0 {
             push(state, Change::KeepCapabilities);
         }
         // With the capability it is the user namespace that forbids it (user_namespaces(7)); then they stay.
         let forbidden = || Ok(own_sets()?.effective.has(SETGID) && !may_set_groups());
-        if self.0.groups.is_some() || !(are_ours(&groups) || forbidden()?) {
+        if self.0.groups.is_some() || !(has_groups(&groups) || forbidden()?) {
             push(state, Change::Groups(groups));
         }
         push(state, Change::Group(user.gid));
         push(state, Change::User(user.uid));
         state.user = Some(user.uid);
         // First, so that any other HOME that is asked for is over it.
-        let home = [b"HOME=", user.home.as_deref().unwrap_or(b"/")].concat();
-        state.environment.variables.splice(..0, CString::new(home).ok());
+        let home: &[u8] = if user.home.is_empty() { b"/" } else { &user.home };
+        let home = [b"HOME=", home].concat();
+        if let Ok(home) = CString::new(home) {
+            state.environment.variables.insert(0, home);
+        }
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 use std::ffi::CString;
 use std::fmt;
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::sys::prctl::set_dumpable;
@@ -13,7 +14,7 @@ use nix::sys::prctl::set_dumpable;
 use super::step::{SetupError, State, Step, Steps};
 use crate::sys::Errno;
 use crate::sys::action::Action;
-use crate::sys::change::{Change, READ_ONLY, limit_advice};
+use crate::sys::change::{Change, READ_ONLY};
 use crate::sys::limit::{Limit, UNLIMITED, current, nice, prlimit, set_nice};
 
 /// The limits, by docker's names. (The C libraries disagree on the type of these numbers.)
@@ -64,35 +65,18 @@ impl Wanted {
 
     /// What can be done outside only: a user namespace gives no capability for it.
     pub fn outside(&self) -> Steps<'_> {
-        let mut steps = Steps::new();
-        if !self.limits.is_empty() {
-            steps.push(Box::new(RaiseHard(&self.limits)));
-        }
-        if let Some(score) = self.oom_score {
-            steps.push(Box::new(LowerScore(score)));
-        }
-        if let Some(nice) = self.nice {
-            steps.push(Box::new(LowerNice(nice)));
-        }
-        steps
+        self.step(|wanted| Box::new(Ahead(wanted)))
     }
 
-    /// What the command does to itself. The score needs a descriptor, so it is set before the limits are.
+    /// What the command does to itself.
     pub fn command(&self) -> Steps<'_> {
-        let mut steps = Steps::new();
-        if let Some(score) = self.oom_score {
-            steps.push(Box::new(Score(score)));
-        }
-        if let Some(nice) = self.nice {
-            steps.push(Box::new(Nice(nice)));
-        }
-        if !self.limits.is_empty() {
-            steps.push(Box::new(Limits(&self.limits)));
-        }
-        if let Some(mask) = self.umask {
-            steps.push(Box::new(Umask(mask)));
-        }
-        steps
+        self.step(|wanted| Box::new(Own(wanted)))
+    }
+
+    fn step<'a>(&'a self, step: fn(&'a Self) -> Box<dyn Step + 'a>) -> Steps<'a> {
+        let Self { limits, oom_score, nice, umask } = self;
+        let any = !limits.is_empty() || oom_score.is_some() || nice.is_some() || umask.is_some();
+        if any { vec![step(self)] } else { Steps::new() }
     }
 }
 
@@ -102,154 +86,98 @@ fn names(limit: Limit) -> (&'static str, &'static str) {
     known.map_or(("", ""), |(name, _, constant)| (*name, *constant))
 }
 
-fn change(state: &mut State, change: Change) -> Result<(), SetupError> {
-    state.actions.push(Action::Change(change));
-    Ok(())
-}
+/// Where this process's own score is.
+const SCORE: &str = "/proc/self/oom_score_adj";
 
-/// Hard limits are raised to what the command gets; what is in force for sexton stays.
-struct RaiseHard<'a>(&'a [Limit]);
+/// What sexton changes of itself, so that the command may have what it gets. A hard limit that is higher changes nothing
+/// for sexton, and with a lower score and nice value it is not the one that is killed, or waits, in the command's place.
+struct Ahead<'a>(&'a Wanted);
 
-impl Step for RaiseHard<'_> {
-    fn run(&self, _: &mut State) -> Result<(), SetupError> {
-        for limit in self.0 {
+impl Step for Ahead<'_> {
+    fn run(&self, state: &mut State) -> Result<(), SetupError> {
+        for limit in &self.0.limits {
             let raised = current(limit.resource).and_then(|now| {
                 let needed = now.hard < limit.hard;
                 if needed { prlimit(Limit { hard: limit.hard, ..now }).map(drop) } else { Ok(()) }
             });
-            let call = || format!("prlimit({}, {limit})", names(*limit).1);
-            raised.map_err(|errno| SetupError::call(call(), errno, limit_advice(*limit)))?;
+            raised.map_err(|errno| failed(&Change::Limit(names(*limit).1, *limit), errno))?;
+        }
+        if let Some(score) = self.0.oom_score {
+            state.proc = Some(lower_score(score)?);
+        }
+        if let Some(wanted) = self.0.nice {
+            let lowered = nice().and_then(|now| if wanted < now { set_nice(wanted) } else { Ok(()) });
+            lowered.map_err(|errno| failed(&Change::Nice(wanted), errno))?;
         }
         Ok(())
     }
 }
 
-impl fmt::Display for RaiseHard<'_> {
+impl fmt::Display for Ahead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("raise hard limits where they are lower:")?;
-        self.0.iter().try_for_each(|limit| match limit.hard {
-            UNLIMITED => write!(f, " {} unlimited", names(*limit).0),
-            hard => write!(f, " {} {hard}", names(*limit).0),
-        })
+        f.write_str("as far as the command's need it: raise hard limits, lower the OOM score and the nice value")
     }
 }
 
-/// The limits of the command.
-struct Limits<'a>(&'a [Limit]);
-
-impl Step for Limits<'_> {
-    fn run(&self, state: &mut State) -> Result<(), SetupError> {
-        self.0.iter().try_for_each(|limit| change(state, Change::Limit(names(*limit).1, *limit)))
-    }
+fn failed(change: &Change, errno: Errno) -> SetupError {
+    SetupError::call(change.to_string(), errno, change.advice(errno))
 }
 
-impl fmt::Display for Limits<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the command's limits (soft:hard):")?;
-        self.0.iter().try_for_each(|limit| write!(f, " {} {limit}", names(*limit).0))
-    }
-}
-
-/// Where this process's own score is.
-const SCORE: &str = "/proc/self/oom_score_adj";
-
-/// The /proc of out here is opened, for the command's own may be another, or none. A lower score is sexton's own too: then
-/// it is not killed before its command.
-struct LowerScore(i32);
-
-impl Step for LowerScore {
-    fn run(&self, state: &mut State) -> Result<(), SetupError> {
-        let without = |call: &str, error| SetupError::io(call, &error, "--oom-score-adj needs a /proc here");
-        let proc = File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open("/proc");
-        state.proc = Some(proc.map_err(|error| without("open(\"/proc\")", error))?.into());
-        let now = fs::read_to_string(SCORE).map_err(|error| without("open(\"/proc/self/oom_score_adj\")", error))?;
-        if now.trim().parse().is_ok_and(|now: i32| now <= self.0) {
-            return Ok(());
-        }
-        fs::write(SCORE, self.0.to_string()).map_err(|error| {
-            let call = format!("write({SCORE:?}, \"{}\")", self.0);
-            let advice = match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
-                Errno::EROFS => READ_ONLY.to_owned(),
+/// Lowers our own score if it is above `score`. Returns the /proc of out here, for the command's own may be another, or
+/// none.
+fn lower_score(score: i32) -> Result<OwnedFd, SetupError> {
+    let without = |call: &str, error| SetupError::io(call, &error, "--oom-score-adj needs a /proc here");
+    let proc = File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open("/proc");
+    let proc = proc.map_err(|error| without("open(\"/proc\")", error))?;
+    let now = fs::read_to_string(SCORE).map_err(|error| without("open(\"/proc/self/oom_score_adj\")", error))?;
+    if now.trim().parse().is_ok_and(|now: i32| now > score) {
+        fs::write(SCORE, score.to_string()).map_err(|error| {
+            let call = format!("write({SCORE:?}, \"{score}\")");
+            let advice = match error.raw_os_error() {
+                Some(libc::EROFS) => READ_ONLY.to_owned(),
                 _ => format!("it is {0} now, and CAP_SYS_RESOURCE alone lowers it; take {0} or more", now.trim()),
             };
             SetupError::io(call, &error, advice)
-        })
+        })?;
     }
+    Ok(proc.into())
 }
 
-impl fmt::Display for LowerScore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "lower the OOM score adjustment to {} if it is higher", self.0)
-    }
-}
+/// What the command changes of itself. The score needs a descriptor, so it is set before the limits are.
+struct Own<'a>(&'a Wanted);
 
-/// The command's own score.
-struct Score(i32);
-
-impl Step for Score {
+impl Step for Own<'_> {
     fn run(&self, state: &mut State) -> Result<(), SetupError> {
-        let Some(proc) = state.proc.take() else { return Ok(()) };
-        // Who changed its user has files in /proc that are the machine's root's (proc_pid(5)), which root of a user
-        // namespace could not write.
-        if state.is_inside {
-            let _ = set_dumpable(true);
+        let Wanted { limits, oom_score, nice, umask } = self.0;
+        let mut changes = Vec::new();
+        if let (Some(score), Some(proc)) = (oom_score, state.proc.take()) {
+            if state.is_inside {
+                // Who changed its user has files in /proc that are the machine's root's (proc_pid(5)), which root of a
+                // user namespace could not write.
+                let _ = set_dumpable(true);
+            }
+            changes.push(Change::OomScore(proc, CString::new(score.to_string()).unwrap_or_default()));
         }
-        let text = CString::new(self.0.to_string()).unwrap_or_default();
-        change(state, Change::OomScore(proc, text))
+        changes.extend(nice.map(Change::Nice));
+        changes.extend(umask.map(Change::Umask));
+        changes.extend(limits.iter().map(|limit| Change::Limit(names(*limit).1, *limit)));
+        state.actions.extend(changes.into_iter().map(Action::Change));
+        Ok(())
     }
 }
 
-impl fmt::Display for Score {
+impl fmt::Display for Own<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the command's OOM score adjustment: {}", self.0)
-    }
-}
-
-/// Priority is raised out here, for sexton too.
-struct LowerNice(i32);
-
-impl Step for LowerNice {
-    fn run(&self, _: &mut State) -> Result<(), SetupError> {
-        let lowered = nice().and_then(|now| if self.0 < now { set_nice(self.0) } else { Ok(()) });
-        lowered.map_err(|errno| {
-            let change = Change::Nice(self.0);
-            SetupError::call(change.to_string(), errno, change.advice(errno))
-        })
-    }
-}
-
-impl fmt::Display for LowerNice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "lower the nice value to {} if it is higher", self.0)
-    }
-}
-
-/// The command's own nice value.
-struct Nice(i32);
-
-impl Step for Nice {
-    fn run(&self, state: &mut State) -> Result<(), SetupError> {
-        change(state, Change::Nice(self.0))
-    }
-}
-
-impl fmt::Display for Nice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the command's nice value: {}", self.0)
-    }
-}
-
-/// What new files of the command are not.
-struct Umask(u32);
-
-impl Step for Umask {
-    fn run(&self, state: &mut State) -> Result<(), SetupError> {
-        change(state, Change::Umask(self.0))
-    }
-}
-
-impl fmt::Display for Umask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the command's umask: {:03o}", self.0)
+        let Wanted { limits, oom_score, nice, umask } = self.0;
+        f.write_str("the command's limits (soft:hard)")?;
+        for limit in limits {
+            write!(f, ", {} {limit}", names(*limit).0)?;
+        }
+        for (name, value) in [("OOM score adjustment", oom_score), ("nice value", nice)] {
+            if let Some(value) = value {
+                write!(f, ", {name} {value}")?;
+            }
+        }
+        if let Some(mask) = umask { write!(f, ", umask {mask:03o}") } else { Ok(()) }
     }
 }

@@ -12,12 +12,15 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::utsname::uname;
 
+use super::capability::Capabilities;
 use super::credentials::{self, out_of_reach};
 use super::step::{SetupError, State, Step, Steps};
 use crate::sys::action::Action;
+use crate::sys::capability::bounding;
 use crate::sys::change::Change;
 use crate::sys::seccomp::{Instruction, LONGEST};
-use profile::{Profile, Target};
+use json::Value;
+use profile::Target;
 
 /// What is wanted.
 #[derive(Clone, Default, Debug)]
@@ -32,7 +35,7 @@ pub enum Filter {
     /// The program itself.
     Program(Vec<Instruction>),
     /// Rules, which depend on the command's capabilities.
-    Profile(Profile),
+    Profile(Value),
 }
 
 impl Wanted {
@@ -73,7 +76,11 @@ impl Step for Read<'_> {
             )
         })?;
         let filter = if content.trim_ascii_start().starts_with(b"{") {
-            Profile::parse(&content).map(Filter::Profile)
+            // What is wrong is found out here already, whatever the capabilities in there.
+            json::parse(&content).map_err(|wrong| wrong.to_string()).and_then(|value| {
+                profile::compile(&value, target(bounding()))?;
+                Ok(Filter::Profile(value))
+            })
         } else {
             program_of(&content).map(Filter::Program)
         };
@@ -86,6 +93,11 @@ impl fmt::Display for Read<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "read the system call filter {}", self.0.display())
     }
+}
+
+fn target(bounding: Capabilities) -> Target {
+    let kernel = uname().ok().and_then(|names| profile::version(names.release().to_str()?));
+    Target { bounding, kernel: kernel.unwrap_or_default() }
 }
 
 /// An array of `struct sock_filter`, as the machine has it: code, two jumps, value.
@@ -114,9 +126,7 @@ impl Step for Set<'_> {
             None => return Ok(()),
             Some(Filter::Program(program)) => (program, 0),
             Some(Filter::Profile(profile)) => {
-                let kernel = uname().ok().and_then(|names| profile::version(names.release().to_str()?));
-                let target = Target { bounding: self.1.bounding(), kernel: kernel.unwrap_or_default() };
-                (profile.compile(target).map_err(|why| wrong(self.0, why))?, profile.flags)
+                profile::compile(&profile, target(self.1.bounding())).map_err(|why| wrong(self.0, why))?
             }
         };
         out_of_reach();

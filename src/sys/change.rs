@@ -101,7 +101,7 @@ impl Change {
 pub const READ_ONLY: &str = "/proc is read-only here; have the engine set it (docker run --oom-score-adj)";
 
 /// The way out, if this limit cannot be set.
-pub fn limit_advice(limit: Limit) -> &'static str {
+fn limit_advice(limit: Limit) -> &'static str {
     if limit.resource == RLIMIT_NOFILE {
         return "only CAP_SYS_RESOURCE of the machine raises a hard limit, and nothing above /proc/sys/fs/nr_open; take less";
     }
@@ -134,9 +134,15 @@ impl fmt::Display for Change {
 
 // Where there are two, those that take 32-bit ids.
 #[cfg(target_pointer_width = "64")]
-use libc::{SYS_setgroups as SYS_SETGROUPS, SYS_setresgid as SYS_SETRESGID, SYS_setresuid as SYS_SETRESUID};
+use libc::{
+    SYS_getgroups as SYS_GETGROUPS, SYS_setgroups as SYS_SETGROUPS, SYS_setresgid as SYS_SETRESGID,
+    SYS_setresuid as SYS_SETRESUID,
+};
 #[cfg(target_pointer_width = "32")]
-use libc::{SYS_setgroups32 as SYS_SETGROUPS, SYS_setresgid32 as SYS_SETRESGID, SYS_setresuid32 as SYS_SETRESUID};
+use libc::{
+    SYS_getgroups32 as SYS_GETGROUPS, SYS_setgroups32 as SYS_SETGROUPS, SYS_setresgid32 as SYS_SETRESGID,
+    SYS_setresuid32 as SYS_SETRESUID,
+};
 
 /// Whether `setgroups(2)` is allowed: asked with more groups than there can be, so that nothing changes (EINVAL; the
 /// permission is looked at first, kernel/groups.c).
@@ -145,6 +151,15 @@ pub fn may_set_groups() -> bool {
     // SAFETY: the kernel reads no list of that length; there is none.
     let answer = unsafe { libc::syscall(SYS_SETGROUPS, TOO_MANY, std::ptr::null::<libc::gid_t>()) };
     result(answer) != Err(Errno::EPERM)
+}
+
+/// `getgroups(2)`: whether these are our supplementary groups already. More than there is room for are others.
+pub fn has_groups(groups: &[libc::gid_t]) -> bool {
+    let mut ours: [libc::gid_t; 64] = [0; 64];
+    // SAFETY: the list is live, and its length is passed along.
+    let count = unsafe { libc::syscall(SYS_GETGROUPS, ours.len(), ours.as_mut_ptr()) };
+    let ours = usize::try_from(count).ok().and_then(|count| ours.get(..count));
+    ours.is_some_and(|ours| groups.iter().all(|gid| ours.contains(gid)) && ours.iter().all(|gid| groups.contains(gid)))
 }
 
 fn result(value: c_long) -> Result<(), Errno> {

@@ -45,8 +45,8 @@ pub struct User {
     pub gid: u32,
     /// Its name, if it has one.
     pub name: Option<Vec<u8>>,
-    /// Its home.
-    pub home: Option<Vec<u8>>,
+    /// Its home; empty if it has none.
+    pub home: Vec<u8>,
 }
 
 const PASSWD: &str = "/etc/passwd";
@@ -56,26 +56,21 @@ const MOST: u64 = 16 << 20;
 
 /// The file's content. What an image has in its place may be anything: a pipe would wait for ever.
 fn read(path: &str) -> io::Result<Vec<u8>> {
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
+    let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.len() > MOST {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     let mut text = Vec::new();
-    file.take(MOST).read_to_end(&mut text)?;
+    file.read_to_end(&mut text)?;
     Ok(text)
 }
 
-/// Looks up in a file. A number needs no file; a name does.
-fn search<T>(path: &str, who: &Who, find: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, SetupError> {
+/// The file in which somebody is looked up. A number needs none; a name does.
+fn searched(path: &str, who: &Who) -> Result<Vec<u8>, SetupError> {
     match (read(path), who) {
-        (Ok(text), _) => match (find(&text), who) {
-            (None, Who::Name(name)) => Err(SetupError::found(
-                format!("{name:?}"),
-                format!("not in {path} of the command's root; give a number"),
-            )),
-            (found, _) => Ok(found),
-        },
-        (Err(_), Who::Number(_)) => Ok(None),
+        (Ok(text), _) => Ok(text),
+        (Err(_), Who::Number(_)) => Ok(Vec::new()),
         (Err(error), Who::Name(name)) => {
             let advice = format!("{name:?} is looked up there; give a number, which needs no file");
             Err(SetupError::io(format!("open({path:?})"), &error, advice))
@@ -83,66 +78,85 @@ fn search<T>(path: &str, who: &Who, find: impl Fn(&[u8]) -> Option<T>) -> Result
     }
 }
 
+fn not_in(path: &str, name: &str) -> SetupError {
+    SetupError::found(format!("{name:?}"), format!("not in {path} of the command's root; give a number"))
+}
+
 /// The user. A number that is not in /etc/passwd has group 0 and no home, as docker has it.
 pub fn user(who: &Who) -> Result<User, SetupError> {
-    let unknown = || User { uid: if let Who::Number(uid) = who { *uid } else { 0 }, ..User::default() };
-    Ok(search(PASSWD, who, |text| find_user(text, who))?.unwrap_or_else(unknown))
+    match (find_user(&searched(PASSWD, who)?, who), who) {
+        (Some(user), _) => Ok(user),
+        (None, Who::Number(uid)) => Ok(User { uid: *uid, ..User::default() }),
+        (None, Who::Name(name)) => Err(not_in(PASSWD, name)),
+    }
 }
 
 /// The group's id.
 pub fn group(who: &Who) -> Result<u32, SetupError> {
-    if let Who::Number(gid) = who {
-        return Ok(*gid);
+    match who {
+        Who::Number(gid) => Ok(*gid),
+        Who::Name(name) => find_group(&searched(GROUP, who)?, name).ok_or_else(|| not_in(GROUP, name)),
     }
-    Ok(search(GROUP, who, |text| find_group(text, who))?.unwrap_or_default())
 }
 
-/// The groups that /etc/group says this user is a member of.
-pub fn groups_of(name: &[u8]) -> Vec<u32> {
-    read(GROUP).map(|text| memberships(&text, name)).unwrap_or_default()
+/// Adds the groups that /etc/group says this user is a member of.
+pub fn add_groups_of(name: &[u8], groups: &mut Vec<u32>) {
+    if let Ok(text) = read(GROUP) {
+        add_memberships(&text, name, groups);
+    }
+}
+
+/// The fields of a line; what is missing is empty. (One closure for all: three copies of a chain of iterators are 2 kB.)
+fn each_entry(text: &[u8], visit: &mut dyn FnMut(&[&[u8]; 6])) {
+    for line in text.split(|byte| *byte == b'\n') {
+        let mut fields: [&[u8]; 6] = Default::default();
+        for (to, from) in fields.iter_mut().zip(line.split(|byte| *byte == b':')) {
+            *to = from;
+        }
+        visit(&fields);
+    }
 }
 
 fn number(field: &[u8]) -> Option<u32> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 
-/// Lines, each as its fields.
-fn entries(text: &[u8]) -> impl Iterator<Item = impl Iterator<Item = &[u8]>> {
-    text.split(|byte| *byte == b'\n').map(|line| line.split(|byte| *byte == b':'))
-}
-
-fn matches(who: &Who, name: &[u8], id: u32) -> bool {
-    match who {
-        Who::Number(number) => *number == id,
-        Who::Name(asked) => asked.as_bytes() == name,
-    }
-}
-
 /// `name:password:uid:gid:comment:home:shell`
 fn find_user(text: &[u8], who: &Who) -> Option<User> {
-    entries(text).find_map(|mut fields| {
-        let name = fields.next()?;
-        let (uid, gid) = (number(fields.nth(1)?)?, number(fields.next()?)?);
-        let home = fields.nth(1).filter(|home| !home.is_empty()).map(<[u8]>::to_vec);
-        matches(who, name, uid).then(|| User { uid, gid, name: Some(name.to_vec()), home })
-    })
+    let mut found = None;
+    each_entry(text, &mut |[name, _, uid, gid, _, home]| {
+        let (Some(uid), Some(gid)) = (number(uid), number(gid)) else { return };
+        let is_asked = match who {
+            Who::Number(number) => *number == uid,
+            Who::Name(asked) => asked.as_bytes() == *name,
+        };
+        if is_asked && found.is_none() {
+            found = Some(User { uid, gid, name: Some(name.to_vec()), home: home.to_vec() });
+        }
+    });
+    found
 }
 
 /// `name:password:gid:member,member`
-fn find_group(text: &[u8], who: &Who) -> Option<u32> {
-    entries(text).find_map(|mut fields| {
-        let name = fields.next()?;
-        let gid = number(fields.nth(1)?)?;
-        matches(who, name, gid).then_some(gid)
-    })
+fn find_group(text: &[u8], asked: &str) -> Option<u32> {
+    let mut found = None;
+    each_entry(text, &mut |[name, _, gid, ..]| {
+        if found.is_none() && asked.as_bytes() == *name {
+            found = number(gid);
+        }
+    });
+    found
 }
 
-fn memberships(text: &[u8], user: &[u8]) -> Vec<u32> {
-    let gids = entries(text).filter_map(|mut fields| {
-        let gid = number(fields.nth(2)?)?;
-        fields.next()?.split(|byte| *byte == b',').any(|member| member == user).then_some(gid)
+fn add_memberships(text: &[u8], user: &[u8], groups: &mut Vec<u32>) {
+    each_entry(text, &mut |[_, _, gid, members, ..]| {
+        if let Some(gid) = number(gid)
+            && members.split(|byte| *byte == b',').any(|member| member == user)
+            && !groups.contains(&gid)
+        {
+            groups.push(gid);
+        }
     });
-    gids.collect()
 }
 
 #[cfg(test)]
@@ -159,10 +173,10 @@ mod tests {
 
     #[test]
     fn c1_users_are_found_by_name_or_number() {
-        let ann = User { uid: 1000, gid: 100, name: Some(b"ann".to_vec()), home: Some(b"/home/ann".to_vec()) };
+        let ann = User { uid: 1000, gid: 100, name: Some(b"ann".to_vec()), home: b"/home/ann".to_vec() };
         assert_eq!(find_user(PASSWD, &name("ann")), Some(ann.clone()));
         assert_eq!(find_user(PASSWD, &Who::Number(1000)), Some(ann), "digits are a number, whoever is called so");
-        let short = User { uid: 9, gid: 9, name: Some(b"short".to_vec()), home: None };
+        let short = User { uid: 9, gid: 9, name: Some(b"short".to_vec()), home: vec![] };
         assert_eq!(find_user(PASSWD, &name("short")), Some(short));
         for who in [name("an"), name("bad"), name("neg"), name(""), Who::Number(5)] {
             assert_eq!(find_user(PASSWD, &who), None, "{who}");
@@ -171,11 +185,16 @@ mod tests {
 
     #[test]
     fn c1_groups_are_found_and_memberships_are_by_whole_names() {
-        assert_eq!(find_group(GROUP, &name("wheel")), Some(10));
-        assert_eq!(find_group(GROUP, &name("whee")), None);
-        assert_eq!(memberships(GROUP, b"ann"), [100, 10]);
-        assert_eq!(memberships(GROUP, b"root"), [10]);
-        assert!(memberships(GROUP, b"nobody").is_empty());
+        let memberships = |name| {
+            let mut groups = vec![100];
+            add_memberships(GROUP, name, &mut groups);
+            groups
+        };
+        assert_eq!(find_group(GROUP, "wheel"), Some(10));
+        assert_eq!(find_group(GROUP, "whee"), None);
+        assert_eq!(memberships(b"ann"), [100, 10]);
+        assert_eq!(memberships(b"root"), [100, 10]);
+        assert_eq!(memberships(b"nobody"), [100]);
     }
 
     #[test]

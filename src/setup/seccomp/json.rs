@@ -25,11 +25,6 @@ impl Value {
         members.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// A list's values; none of anything else.
-    pub fn list(&self) -> &[Value] {
-        if let Self::List(values) = self { values } else { &[] }
-    }
-
     /// A text.
     pub fn text(&self) -> Option<&str> {
         if let Self::Text(text) = self { Some(text) } else { None }
@@ -240,7 +235,7 @@ mod tests {
         }
         let object = parse(b"{\"a\":1,\"b\":[{}],\"a\":2}").unwrap();
         assert_eq!(object.get("a"), Some(&Value::Number(2)));
-        assert_eq!(object.get("b").unwrap().list(), [Value::Object(vec![])]);
+        assert_eq!(object.get("b"), Some(&Value::List(vec![Value::Object(vec![])])));
         assert_eq!(object.get("c"), None);
     }
 

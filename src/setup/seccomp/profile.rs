@@ -2,36 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::calls;
-use super::json::{self, Value};
+use super::json::Value;
 use super::program::{Comparison, Outcome, Relation, assemble, unknown};
 use crate::setup::capability::Capabilities;
 use crate::sys::seccomp::{Instruction, LONGEST};
-
-/// A profile, checked.
-#[derive(PartialEq, Eq, Debug)]
-pub struct Profile {
-    otherwise: u32,
-    rules: Vec<Rule>,
-    /// `SECCOMP_FILTER_FLAG_*`.
-    pub flags: u32,
-}
-
-#[derive(PartialEq, Eq, Debug)]
-struct Rule {
-    names: Vec<String>,
-    answer: u32,
-    comparisons: Vec<Comparison>,
-    includes: Condition,
-    excludes: Condition,
-}
-
-/// When a rule counts, or does not.
-#[derive(Default, PartialEq, Eq, Debug)]
-struct Condition {
-    capabilities: Vec<Capabilities>,
-    machines: Vec<String>,
-    kernel: Option<Version>,
-}
 
 /// A kernel's version: its first two numbers.
 type Version = (u32, u32);
@@ -64,85 +38,97 @@ pub fn version(text: &str) -> Option<Version> {
     Some((numbers.next()??, numbers.next()??))
 }
 
-impl Profile {
-    /// Reads and checks it. Unknown names of calls are not wrong: other machines and kernels have more than this list.
-    pub fn parse(text: &[u8]) -> Result<Self, String> {
-        let root = json::parse(text).map_err(|wrong| wrong.to_string())?;
-        let default = root.get("defaultAction").ok_or("it has no defaultAction; write SCMP_ACT_ERRNO")?;
-        let otherwise = answer(default, root.get("defaultErrnoRet"))?;
-        let mut flags = 0;
-        for flag in root.get("flags").map(Value::list).unwrap_or_default() {
-            flags |= match flag.text().unwrap_or_default() {
-                // There is but one thread.
-                "SECCOMP_FILTER_FLAG_TSYNC" => 0,
-                "SECCOMP_FILTER_FLAG_LOG" => 2,
-                "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 4,
-                other => return Err(format!("flag {other:?}: use SECCOMP_FILTER_FLAG_LOG or _SPEC_ALLOW, or none")),
-            };
-        }
-        let rules = match root.get("syscalls") {
-            None | Some(Value::Other) => Vec::new(),
-            Some(Value::List(rules)) => rules.iter().map(rule).collect::<Result<_, _>>()?,
-            Some(_) => return Err("syscalls is no list".into()),
+/// The program for a profile, and its `SECCOMP_FILTER_FLAG_*`. Unknown names of calls are not wrong: other machines and
+/// kernels have more than the list here.
+pub fn compile(profile: &Value, target: Target) -> Result<(Vec<Instruction>, u32), String> {
+    let (architecture, machine) = MACHINE.ok_or("no list of this machine's system calls; give the filter as BPF")?;
+    let default = profile.get("defaultAction").ok_or("it has no defaultAction; write SCMP_ACT_ERRNO")?;
+    let otherwise = answer(default, profile.get("defaultErrnoRet"))?;
+    let mut flags = 0;
+    for flag in list(profile, "flags")? {
+        flags |= match flag.text().unwrap_or_default() {
+            // There is but one thread.
+            "SECCOMP_FILTER_FLAG_TSYNC" => 0,
+            "SECCOMP_FILTER_FLAG_LOG" => 2,
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 4,
+            other => return Err(format!("flag {other:?}: use SECCOMP_FILTER_FLAG_LOG or _SPEC_ALLOW, or none")),
         };
-        Ok(Self { otherwise, rules, flags })
     }
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for entry in list(profile, "syscalls")? {
+        rule(entry, otherwise, target, machine, &mut outcomes).map_err(|why| {
+            let name = list(entry, "names").ok().and_then(|names| names.first()).or(entry.get("name"));
+            format!("{}: {why}", name.and_then(Value::text).unwrap_or("an entry of syscalls"))
+        })?;
+    }
+    // A call that the profile's author did not know yet is not there, or programs that could do without would end.
+    let above = if permits(otherwise) || outcomes.is_empty() { otherwise } else { unknown() };
+    let program = assemble(architecture, &outcomes, otherwise, above);
+    if program.len() > LONGEST {
+        return Err(format!("it takes {} instructions, the kernel takes {LONGEST}; shorten it", program.len()));
+    }
+    Ok((program, flags))
+}
 
-    /// The program.
-    pub fn compile(&self, target: Target) -> Result<Vec<Instruction>, String> {
-        let (architecture, machine) =
-            MACHINE.ok_or("no list of this machine's system calls; give the filter as BPF")?;
-        let mut outcomes: Vec<Outcome> = Vec::new();
-        for rule in self.rules.iter().filter(|rule| rule.counts(target, machine)) {
-            for number in rule.names.iter().filter_map(|name| calls::number(name)) {
-                let index = usize::try_from(number).unwrap_or_default();
-                if outcomes.len() <= index {
-                    outcomes.resize_with(index + 1, Outcome::default);
-                }
-                if let Some(outcome) = outcomes.get_mut(index).filter(|_| rule.answer != self.otherwise) {
-                    rule.apply(outcome);
-                }
-            }
+/// One entry of `syscalls`: its calls get their outcomes, if it counts here.
+fn rule(
+    entry: &Value,
+    otherwise: u32,
+    target: Target,
+    machine: &str,
+    outcomes: &mut Vec<Outcome>,
+) -> Result<(), String> {
+    let answer = answer(entry.get("action").ok_or("no action")?, entry.get("errnoRet"))?;
+    let mut comparisons = Vec::new();
+    for argument in list(entry, "args")? {
+        comparisons.push(comparison(argument)?);
+    }
+    let names = list(entry, "names")?;
+    let name = entry.get("name");
+    if names.is_empty() && name.is_none() {
+        return Err("no names".into());
+    }
+    // Both are looked at in any case, for what is wrong in them.
+    let (included, excluded) =
+        (condition(entry, "includes", target, machine)?, condition(entry, "excludes", target, machine)?);
+    if !included.is_none_or(|found| found.all) || excluded.is_some_and(|found| found.any) {
+        return Ok(());
+    }
+    for number in names.iter().chain(name).filter_map(|name| calls::number(name.text()?)) {
+        let index = usize::try_from(number).unwrap_or_default();
+        if outcomes.len() <= index {
+            outcomes.resize_with(index + 1, Outcome::default);
         }
-        // A call that the profile's author did not know yet is not there, or programs that could do without would end.
-        let above = if permits(self.otherwise) || outcomes.is_empty() { self.otherwise } else { unknown() };
-        let program = assemble(architecture, &outcomes, self.otherwise, above);
-        if program.len() > LONGEST {
-            return Err(format!("it takes {} instructions, the kernel takes {LONGEST}; shorten it", program.len()));
+        if let Some(outcome) = outcomes.get_mut(index).filter(|_| answer != otherwise) {
+            apply(outcome, answer, &comparisons);
         }
-        Ok(program)
+    }
+    Ok(())
+}
+
+/// As libseccomp merges rules of one call: a rule without comparisons is wider than all with, whatever their order;
+/// comparisons of one argument twice are alternatives.
+fn apply(outcome: &mut Outcome, answer: u32, comparisons: &[Comparison]) {
+    if outcome.always.is_some() {
+        return;
+    }
+    if comparisons.is_empty() {
+        *outcome = Outcome { conditional: Vec::new(), always: Some(answer) };
+        return;
+    }
+    let arguments = comparisons.iter().fold(0_u8, |seen, comparison| seen | 1 << comparison.argument);
+    let is_each_once = arguments.count_ones() as usize == comparisons.len();
+    for alternative in comparisons.chunks(if is_each_once { comparisons.len() } else { 1 }) {
+        outcome.conditional.push((alternative.to_vec(), answer));
     }
 }
 
-impl Rule {
-    fn counts(&self, target: Target, machine: &str) -> bool {
-        let has = |set: &Capabilities| set.within(target.bounding) == *set && !set.is_empty();
-        let is_machine = |name: &String| name == machine;
-        let (only, not) = (&self.includes, &self.excludes);
-        only.capabilities.iter().all(has)
-            && (only.machines.is_empty() || only.machines.iter().any(is_machine))
-            && only.kernel.is_none_or(|kernel| target.kernel >= kernel)
-            && !not.capabilities.iter().any(has)
-            && !not.machines.iter().any(is_machine)
-            && not.kernel.is_none_or(|kernel| target.kernel < kernel)
-    }
-
-    /// As libseccomp merges rules of one call: a rule without comparisons is wider than all with, whatever their order;
-    /// comparisons of one argument twice are alternatives.
-    fn apply(&self, outcome: &mut Outcome) {
-        if outcome.always.is_some() {
-            return;
-        }
-        if self.comparisons.is_empty() {
-            *outcome = Outcome { conditional: Vec::new(), always: Some(self.answer) };
-            return;
-        }
-        let arguments = self.comparisons.iter().fold(0_u8, |seen, comparison| seen | 1 << comparison.argument);
-        if arguments.count_ones() as usize == self.comparisons.len() {
-            outcome.conditional.push((self.comparisons.clone(), self.answer));
-        } else {
-            outcome.conditional.extend(self.comparisons.iter().map(|one| (vec![*one], self.answer)));
-        }
+/// A member that is a list; absent or null it is empty.
+fn list<'a>(value: &'a Value, name: &str) -> Result<&'a [Value], String> {
+    match value.get(name) {
+        None | Some(Value::Other) => Ok(&[]),
+        Some(Value::List(values)) => Ok(values),
+        Some(_) => Err(format!("{name} is no list")),
     }
 }
 
@@ -174,37 +160,34 @@ fn answer(action: &Value, errno: Option<&Value>) -> Result<u32, String> {
     })
 }
 
-fn texts(value: Option<&Value>) -> Vec<String> {
-    value.map(Value::list).unwrap_or_default().iter().filter_map(|text| text.text().map(str::to_owned)).collect()
+/// How much of a condition holds.
+struct Held {
+    all: bool,
+    any: bool,
 }
 
-fn rule(value: &Value) -> Result<Rule, String> {
-    let mut names = texts(value.get("names"));
-    names.extend(value.get("name").and_then(Value::text).map(str::to_owned));
-    if names.is_empty() {
-        return Err("an entry of syscalls has no names".into());
-    }
-    let first = names.first().cloned().unwrap_or_default();
-    let about = |why: String| format!("{first}: {why}");
-    let action = value.get("action").ok_or_else(|| about("no action".into()))?;
-    let answer = answer(action, value.get("errnoRet")).map_err(about)?;
-    let arguments = value.get("args").map(Value::list).unwrap_or_default();
-    let comparisons = arguments.iter().map(comparison).collect::<Result<_, _>>().map_err(about)?;
-    let includes = condition(value.get("includes")).map_err(about)?;
-    let excludes = condition(value.get("excludes")).map_err(about)?;
-    Ok(Rule { names, answer, comparisons, includes, excludes })
-}
-
-fn condition(value: Option<&Value>) -> Result<Condition, String> {
-    let Some(value) = value else { return Ok(Condition::default()) };
-    let kernel = match value.get("minKernel").and_then(Value::text) {
-        None | Some("") => None,
-        Some(text) => Some(version(text).ok_or_else(|| format!("minKernel {text:?}: write two numbers, such as 4.8"))?),
+/// What of `includes` or `excludes` holds: capabilities, machines, a kernel. `None`: there is no condition.
+fn condition(entry: &Value, which: &str, target: Target, machine: &str) -> Result<Option<Held>, String> {
+    let Some(value) = entry.get(which) else { return Ok(None) };
+    let mut held = Held { all: true, any: false };
+    let mut note = |holds: bool| {
+        held.all &= holds;
+        held.any |= holds;
     };
-    // A capability that has no name here is one that the command has not.
-    let capabilities =
-        texts(value.get("caps")).iter().map(|name| Capabilities::named(name).unwrap_or_default()).collect();
-    Ok(Condition { capabilities, machines: texts(value.get("arches")), kernel })
+    for name in list(value, "caps")? {
+        // One that has no name here is one that the command has not.
+        let set = Capabilities::named(name.text().unwrap_or_default()).unwrap_or_default();
+        note(!set.within(target.bounding).is_empty());
+    }
+    let machines = list(value, "arches")?;
+    if !machines.is_empty() {
+        note(machines.iter().any(|name| name.text() == Some(machine)));
+    }
+    if let Some(kernel) = value.get("minKernel").and_then(Value::text).filter(|text| !text.is_empty()) {
+        let least = version(kernel).ok_or_else(|| format!("minKernel {kernel:?}: write two numbers, such as 4.8"))?;
+        note(target.kernel >= least);
+    }
+    Ok(Some(held))
 }
 
 fn comparison(value: &Value) -> Result<Comparison, String> {
@@ -234,20 +217,24 @@ fn comparison(value: &Value) -> Result<Comparison, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::json;
     use super::*;
 
     const TARGET: Target = Target { bounding: Capabilities(1 << 21), kernel: (5, 10) };
 
-    fn parse(text: &str) -> Result<Profile, String> {
-        Profile::parse(text.as_bytes())
+    fn compile(text: &str) -> Result<(Vec<Instruction>, u32), String> {
+        super::compile(&json::parse(text.as_bytes()).unwrap(), TARGET)
     }
 
-    fn outcome_of(rule: &str) -> bool {
-        let text = format!(
-            "{{\"defaultAction\":\"SCMP_ACT_ERRNO\",\"syscalls\":[{{\"names\":[\"read\"],\"action\":\"SCMP_ACT_ALLOW\",{rule}}}]}}"
-        );
-        let profile = parse(&text).unwrap();
-        profile.rules[0].counts(TARGET, "amd64")
+    /// Whether a rule with this condition counts: then it makes no difference.
+    fn counts_here(condition: &str) -> bool {
+        let text = |condition: &str| {
+            format!(
+                "{{\"defaultAction\":\"SCMP_ACT_KILL\",\"syscalls\":[{{\"names\":[\"write\"],\"action\":\"SCMP_ACT_LOG\"}},\
+                 {{\"names\":[\"write\",\"read\"],\"action\":\"SCMP_ACT_ALLOW\"{condition}}}]}}"
+            )
+        };
+        compile(&text("")).unwrap() == compile(&text(condition)).unwrap()
     }
 
     #[test]
@@ -269,7 +256,7 @@ mod tests {
             ("\"excludes\":{\"minKernel\":\"4.8\"}", false),
             ("\"excludes\":{\"minKernel\":\"6.0\"}", true),
         ] {
-            assert_eq!(outcome_of(rule), counts, "{rule}");
+            assert_eq!(counts_here(&format!(",{rule}")), counts, "{rule}");
         }
     }
 
@@ -283,7 +270,7 @@ mod tests {
             ("{\"defaultAction\":\"SCMP_ACT_ERRNO\",\"defaultErrnoRet\":4096}".into(), "4095"),
             ("{\"defaultAction\":\"SCMP_ACT_ERRNO\",\"syscalls\":{}}".into(), "no list"),
             ("{\"defaultAction\":\"SCMP_ACT_ERRNO\",\"flags\":[\"X\"]}".into(), "\"X\""),
-            (with("{\"action\":\"SCMP_ACT_ALLOW\"}"), "names"),
+            (with("{\"action\":\"SCMP_ACT_ALLOW\"}"), "syscalls: no names"),
             (with("{\"names\":[\"read\"]}"), "read: no action"),
             (with("{\"names\":[\"read\"],\"action\":\"SCMP_ACT_NOTIFY\"}"), "listener"),
             (
@@ -298,7 +285,7 @@ mod tests {
                 "minKernel",
             ),
         ] {
-            let why = parse(&text).unwrap_err();
+            let why = compile(&text).unwrap_err();
             assert!(why.contains(word), "{word:?} is not in {why:?}");
         }
     }
@@ -307,27 +294,21 @@ mod tests {
     fn c1_a_rule_without_comparisons_is_wider_than_those_with() {
         let comparison =
             |argument| Comparison { argument, relation: Relation::Equal, inverted: false, mask: u64::MAX, value: 0 };
-        let rule = |answer, comparisons| Rule {
-            names: vec![],
-            answer,
-            comparisons,
-            includes: Condition::default(),
-            excludes: Condition::default(),
-        };
-        let merged = |rules: &[Rule]| {
+        let merged = |rules: &[(u32, &[Comparison])]| {
             let mut outcome = Outcome::default();
-            for rule in rules {
-                rule.apply(&mut outcome);
+            for (answer, comparisons) in rules {
+                apply(&mut outcome, *answer, comparisons);
             }
             outcome
         };
-        let (with, without) = (|| rule(1, vec![comparison(0), comparison(1)]), || rule(2, vec![]));
+        let two = [comparison(0), comparison(1)];
+        let (with, without) = ((1, &two[..]), (2, &[][..]));
         let always = Outcome { conditional: vec![], always: Some(2) };
-        assert_eq!(merged(&[with(), without()]), always);
-        assert_eq!(merged(&[without(), with()]), always);
-        assert_eq!(merged(&[without(), rule(3, vec![])]), always);
-        assert_eq!(merged(&[with()]).conditional, [(vec![comparison(0), comparison(1)], 1)]);
-        let alternatives = merged(&[rule(1, vec![comparison(0), comparison(0)])]);
+        assert_eq!(merged(&[with, without]), always);
+        assert_eq!(merged(&[without, with]), always);
+        assert_eq!(merged(&[without, (3, &[])]), always);
+        assert_eq!(merged(&[with]).conditional, [(two.to_vec(), 1)]);
+        let alternatives = merged(&[(1, &[comparison(0), comparison(0)])]);
         assert_eq!(alternatives.conditional, [(vec![comparison(0)], 1), (vec![comparison(0)], 1)]);
     }
 
@@ -345,6 +326,6 @@ mod tests {
     fn c1_a_program_of_too_many_instructions_is_refused() {
         let one = "{\"names\":[\"read\"],\"action\":\"SCMP_ACT_ALLOW\",\"args\":[{\"index\":0,\"value\":7,\"op\":\"SCMP_CMP_EQ\"}]}";
         let text = format!("{{\"defaultAction\":\"SCMP_ACT_ERRNO\",\"syscalls\":[{}]}}", vec![one; 1000].join(","));
-        assert!(parse(&text).unwrap().compile(TARGET).unwrap_err().contains("4096"));
+        assert!(compile(&text).unwrap_err().contains("4096"));
     }
 }
