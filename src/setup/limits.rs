@@ -15,7 +15,7 @@ use super::step::{SetupError, State, Step, Steps};
 use crate::sys::Errno;
 use crate::sys::action::Action;
 use crate::sys::change::{Change, READ_ONLY};
-use crate::sys::limit::{Limit, UNLIMITED, current, nice, prlimit, set_nice};
+use crate::sys::limit::{Limit, current, nice, prlimit, set_nice};
 
 /// The limits, by docker's names. (The C libraries disagree on the type of these numbers.)
 #[allow(clippy::cast_sign_loss)]
