@@ -68,8 +68,8 @@ fn run(arguments: Arguments, inherited: Inherited) -> Result<u8, Failure> {
         stage.run().map_err(|error| Failure { line: error.to_string(), code: options.personality.codes().setup })?;
     let is_inside = matches!(side, Side::Inside);
     let result = match side {
-        Side::Outside(inside, held) => Ok(watch_inside(inside, held, signals, &stage.state, &options)),
-        Side::Only | Side::Inside => be_init(arguments, &words, signals, &stage.state, &plan, &options),
+        Side::Outside(inside, held) => Ok(watch_inside(inside, held, signals, &mut stage.state, &options)),
+        Side::Only | Side::Inside => be_init(arguments, &words, signals, &mut stage.state, &plan, &options),
     };
     if !is_inside {
         stage.undo();
@@ -82,7 +82,7 @@ fn be_init(
     arguments: Arguments,
     words: &[OsString],
     signals: SignalFd,
-    state: &State,
+    state: &mut State,
     plan: &Plan,
     options: &Options,
 ) -> Result<u8, Failure> {
@@ -97,6 +97,7 @@ fn be_init(
     } else {
         Some(start_command(arguments, words, state, plan, foreground.as_ref())?)
     };
+    state.release();
     // From here on nothing ends sexton but the command's end.
     let pidfd = command.as_ref().and_then(|command| command.pidfd.as_ref());
     let own = [Some(signals.as_fd()), pidfd.map(AsFd::as_fd), foreground.as_ref().map(AsFd::as_fd)];
@@ -116,7 +117,8 @@ fn be_init(
 }
 
 /// Outside a new PID namespace: supervises the init inside, as any command.
-fn watch_inside(inside: Started, held: OwnedFd, signals: SignalFd, state: &State, options: &Options) -> u8 {
+fn watch_inside(inside: Started, held: OwnedFd, signals: SignalFd, state: &mut State, options: &Options) -> u8 {
+    state.release();
     let foreground = Foreground::ours();
     if let Some(foreground) = &foreground {
         foreground.give(inside.pid);
@@ -175,6 +177,7 @@ fn start_command(
         group: plan.group,
         terminal: foreground.map(AsFd::as_fd),
         actions: &state.actions,
+        environment: &state.environment,
         mask: plan.mask,
         ignore: if plan.ignore_child { SignalSet::only(Signal::CHLD) } else { SignalSet::EMPTY },
         reset: if plan.reset_signals { all } else { SignalSet::EMPTY },

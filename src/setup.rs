@@ -6,8 +6,10 @@
 //! command. Neither outlives the other.
 #![forbid(unsafe_code)]
 
+pub mod capability;
 pub mod cgroup;
 pub mod credentials;
+pub mod environment;
 pub mod idmap;
 pub mod limits;
 pub mod mount;
@@ -48,6 +50,8 @@ pub struct Setup {
     pub credentials: credentials::Wanted,
     /// Limits of the process itself.
     pub limits: limits::Wanted,
+    /// The command's environment.
+    pub environment: environment::Wanted,
     /// The system calls that the command may make.
     pub seccomp: seccomp::Wanted,
 }
@@ -97,6 +101,9 @@ impl<'a> Stage<'a> {
         let (mut outside, mut between, mut inside): (Steps<'a>, Steps<'a>, Steps<'a>) = Default::default();
         // A hard limit cannot be raised, nor the OOM score lowered, inside a user namespace.
         outside.extend(setup.limits.outside());
+        // Files that are named out here are read out here.
+        outside.extend(setup.environment.outside());
+        outside.extend(setup.seccomp.outside());
         // Out here are the cgroups; made, and their limits written, before anyone is in them.
         outside.extend(setup.cgroup.outside());
         if !wanted.join.is_empty() {
@@ -118,6 +125,8 @@ impl<'a> Stage<'a> {
             between.push(Box::new(idmap::Write(&setup.idmap)));
         }
         between.extend(setup.network.between());
+        // Behind the maps: the files of who may not be traced are root's.
+        between.extend(setup.seccomp.between());
 
         if wanted.own(Kind::User) {
             inside.push(Box::new(idmap::BecomeRoot));
@@ -143,7 +152,7 @@ impl<'a> Stage<'a> {
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, which goes with the credentials (seccomp(2)).
         let filter_first = !setup.credentials.no_new_privileges();
         if filter_first {
-            inside.extend(setup.seccomp.command());
+            inside.extend(setup.seccomp.command(&setup.credentials));
         }
         inside.extend(setup.credentials.command());
         if two && !wanted.unshare.has(Kind::Pid) {
@@ -151,7 +160,7 @@ impl<'a> Stage<'a> {
             inside.push(Box::new(DieWithParent));
         }
         if !filter_first {
-            inside.extend(setup.seccomp.command());
+            inside.extend(setup.seccomp.command(&setup.credentials));
         }
         Self { outside, clone: two.then_some(rest), between, inside, state: State::default() }
     }

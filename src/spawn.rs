@@ -8,6 +8,7 @@ use std::ptr;
 
 use crate::cli::OPTIONS_VARIABLE;
 use crate::exit::refusal::{self, Refusal};
+use crate::setup;
 use crate::sys::Errno;
 use crate::sys::action::Action;
 use crate::sys::entry::{self, Arguments};
@@ -35,6 +36,8 @@ pub struct Command<'a> {
     pub terminal: Option<BorrowedFd<'a>>,
     /// What the new process does to itself before the exec.
     pub actions: &'a [Action],
+    /// How its environment differs from ours.
+    pub environment: &'a setup::environment::Environment,
     /// The signal mask to start with.
     pub mask: SignalSet,
     /// Signals to set ignored before the exec.
@@ -55,9 +58,8 @@ pub enum SpawnError {
 
 /// Starts the command. All signals must be blocked.
 pub fn spawn(command: &Command<'_>) -> Result<Started, SpawnError> {
-    let search = (!command.name.as_bytes().contains(&b'/'))
-        .then(|| std::env::var_os("PATH").unwrap_or_else(|| OsString::from(DEFAULT_PATH)));
-    let mut environment = Environment::new(command.started_as);
+    let mut environment = Environment::new(command.environment, command.started_as);
+    let search = (!command.name.as_bytes().contains(&b'/')).then(|| environment.path().to_owned());
     let mut try_with = |paths: &[u8], argv| {
         launch(&Launch {
             paths,
@@ -132,41 +134,49 @@ fn candidates(name: &OsStr, search: Option<&OsStr>) -> Vec<u8> {
     paths
 }
 
-/// The command's environment: our own, less SEXTON_OPTS, and with LISTEN_PID rewritten if it named us.
-struct Environment {
-    /// Absent if nothing has to change.
-    changed: Option<Vec<*const c_char>>,
+/// The command's environment: our own with its changes, less SEXTON_OPTS, and with LISTEN_PID rewritten if it named us.
+struct Environment<'a> {
+    /// `NAME=VALUE` each.
+    variables: Vec<(*const c_char, &'a [u8])>,
+    /// The same for execve(2).
+    pointers: Vec<*const c_char>,
     /// `LISTEN_PID=` and room for a number; the new process writes its own pid there.
     listen_pid: Option<Vec<u8>>,
 }
 
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
 
-impl Environment {
-    fn new(started_as: u32) -> Self {
+impl<'a> Environment<'a> {
+    fn new(changes: &'a setup::environment::Environment, started_as: u32) -> Self {
+        let inherited = entry::variables().filter(|_| !changes.clear);
+        let mut variables: Vec<(*const c_char, &'a [u8])> = inherited.collect::<Vec<_>>();
+        for variable in &changes.variables {
+            let name = setup::environment::name(variable.to_bytes());
+            variables.retain(|(_, text)| setup::environment::name(text) != name);
+            variables.push((variable.as_ptr(), variable.to_bytes()));
+        }
+        variables.retain(|(_, text)| setup::environment::name(text) != OPTIONS_VARIABLE.as_bytes());
         // sd_listen_fds(3) counts only for the process whose pid it names.
-        let names_us = std::env::var_os("LISTEN_PID").is_some_and(|value| value == *started_as.to_string());
-        if !names_us && std::env::var_os(OPTIONS_VARIABLE).is_none() {
-            return Self { changed: None, listen_pid: None };
-        }
-        let own_options = [OPTIONS_VARIABLE.as_bytes(), b"="].concat();
-        let listen_pid = names_us.then(|| [LISTEN_PID, &[0; PID_ROOM]].concat());
-        let mut changed = Vec::new();
-        for (pointer, text) in entry::variables() {
-            if text.starts_with(&own_options) {
-                continue;
-            }
-            match &listen_pid {
-                Some(own) if text.starts_with(LISTEN_PID) => changed.push(own.as_ptr().cast()),
-                _ => changed.push(pointer),
-            }
-        }
-        changed.push(ptr::null());
-        Self { changed: Some(changed), listen_pid }
+        let own = started_as.to_string();
+        let names_us = |text: &[u8]| text.strip_prefix(LISTEN_PID).is_some_and(|pid| pid == own.as_bytes());
+        let listen_pid =
+            variables.iter().any(|(_, text)| names_us(text)).then(|| [LISTEN_PID, &[0; PID_ROOM]].concat());
+        let pointers = variables.iter().map(|(pointer, text)| match &listen_pid {
+            Some(own) if text.starts_with(LISTEN_PID) => own.as_ptr().cast(),
+            _ => *pointer,
+        });
+        let pointers = pointers.chain([ptr::null()]).collect();
+        Self { variables, pointers, listen_pid }
+    }
+
+    /// Where the command is looked for: its own PATH.
+    fn path(&self) -> &'a OsStr {
+        let path = self.variables.iter().find_map(|(_, text)| text.strip_prefix(b"PATH="));
+        path.map_or(OsStr::new(DEFAULT_PATH), OsStr::from_bytes)
     }
 
     fn pointers(&self) -> *const *const c_char {
-        self.changed.as_ref().map_or_else(entry::environment, Vec::as_ptr)
+        self.pointers.as_ptr()
     }
 
     fn pid_text(&mut self) -> Option<*mut u8> {

@@ -5,15 +5,17 @@
 //! an init must block and forward those too. What nix wraps without loss is called through nix.
 
 pub mod action;
+pub mod capability;
+pub mod change;
 pub mod entry;
 pub mod fd;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod limit;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod process;
-#[cfg(feature = "lab")]
 pub mod seccomp;
 pub mod signal;
 
@@ -63,7 +65,6 @@ pub fn errno_name(errno: Errno) -> &'static str {
         Errno::EPROTONOSUPPORT => "EPROTONOSUPPORT",
         Errno::ENOBUFS => "ENOBUFS",
         Errno::EOVERFLOW => "EOVERFLOW",
-        Errno::ERANGE => "ERANGE",
         Errno::EUSERS => "EUSERS",
         Errno::EDOM => "EDOM",
         Errno::EMLINK => "EMLINK",

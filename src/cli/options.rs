@@ -3,6 +3,7 @@
 
 mod cgroups;
 mod credentials;
+mod limits;
 mod mounts;
 mod namespaces;
 mod network;
@@ -114,7 +115,7 @@ impl ExitCodes {
 
 /// Sexton's own options, in the order of the help.
 pub const TABLE: Table =
-    &[BEHAVIOUR, namespaces::ROWS, mounts::ROWS, network::ROWS, cgroups::ROWS, credentials::ROWS, TELL];
+    &[BEHAVIOUR, namespaces::ROWS, mounts::ROWS, network::ROWS, cgroups::ROWS, credentials::ROWS, limits::ROWS, TELL];
 
 const BEHAVIOUR: &[Row] = &[
     row("group", Some('g'), "", SIGNALS, "forward to the command's process group", group),
@@ -280,4 +281,29 @@ pub fn verbose(options: &mut Options, _: &OsStr) -> Result<(), Invalid> {
 fn quiet(options: &mut Options, _: &OsStr) -> Result<(), Invalid> {
     options.verbosity = -1;
     Ok(())
+}
+
+/// One row's value, taken or refused, for the tests beside the rows.
+#[cfg(test)]
+mod tests_support {
+    use std::ffi::OsStr;
+
+    use super::{Options, Row};
+    use crate::cli::Personality;
+
+    fn set(rows: &[Row], option: &str, value: &str) -> Result<Options, String> {
+        let row = rows.iter().find(|row| row.long == option).unwrap();
+        let mut options = Personality::Sexton.defaults(&|_| None);
+        (row.set)(&mut options, OsStr::new(value)).map(|()| options)
+    }
+
+    #[track_caller]
+    pub fn taken(rows: &[Row], option: &str, value: &str) -> Options {
+        set(rows, option, value).unwrap_or_else(|why| panic!("--{option} {value}: {why}"))
+    }
+
+    #[track_caller]
+    pub fn refused(rows: &[Row], option: &str, value: &str) -> String {
+        set(rows, option, value).err().unwrap_or_else(|| panic!("--{option} {value} is taken"))
+    }
 }

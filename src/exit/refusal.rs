@@ -107,8 +107,11 @@ fn why_not(file: &Path, errno: Errno) -> (bool, String) {
         }
         Errno::ETXTBSY => refused(format!("{shown} is open for writing")),
         Errno::E2BIG => refused("the arguments and the environment are too long".into()),
+        Errno::EAGAIN => refused("this user has too many processes; raise its limit (--ulimit nproc)".into()),
         Errno::ENOMEM => refused("no memory for it (a memory limit?)".into()),
-        Errno::EPERM => refused(format!("{shown}: forbidden (a security module, or a seccomp filter)")),
+        Errno::EPERM | Errno::ENOSYS => refused(format!(
+            "{shown}: forbidden (a security module, a seccomp filter, or its file capabilities are not all permitted here)"
+        )),
         _ => refused(
             interpreter_trouble(file)
                 .unwrap_or_else(|| what_it_is(&head(file).unwrap_or_default(), &shown.to_string())),

@@ -3,9 +3,12 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::cgroup::Group;
+use super::environment::Environment;
+use super::seccomp::Filter;
 use crate::sys::action::Action;
 use crate::sys::{Errno, errno_name};
 
@@ -36,13 +39,30 @@ pub struct State {
     pub namespaces: Vec<OwnedFd>,
     /// The new root, and what is to be mounted in it.
     pub mounts: super::mount::Made,
+    /// The command's environment.
+    pub environment: Environment,
+    /// Who the command runs as, looked up.
+    pub user: Option<u32>,
+    /// The /proc of outside.
+    pub proc: Option<OwnedFd>,
+    /// The command's filter, read outside.
+    pub filter: Option<Filter>,
 }
 
 impl State {
-    /// Descriptors that are needed until the end. The process inside undoes nothing, and a lock that it held would outlive
-    /// the one outside.
+    /// Lets go of what only the command's start needed, before all descriptors that are not kept are closed.
+    pub fn release(&mut self) {
+        self.actions.clear();
+        self.namespaces.clear();
+        self.mounts = super::mount::Made::default();
+        self.proc = None;
+        // The process inside undoes nothing, and a lock that it held would outlive the one outside.
+        self.group.take_if(|_| self.is_inside);
+    }
+
+    /// Descriptors that are needed until the end.
     pub fn kept(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.group.iter().filter(|_| !self.is_inside).flat_map(Group::descriptors)
+        self.group.iter().flat_map(Group::descriptors)
     }
 }
 
@@ -58,6 +78,11 @@ impl SetupError {
     /// A system call failed.
     pub fn call(call: impl Into<String>, errno: Errno, advice: impl Into<Cow<'static, str>>) -> Self {
         Self { call: call.into(), errno: Some(errno), advice: advice.into() }
+    }
+
+    /// The same, as the standard library tells it.
+    pub fn io(call: impl Into<String>, error: &io::Error, advice: impl Into<Cow<'static, str>>) -> Self {
+        Self { call: call.into(), errno: error.raw_os_error().map(Errno::from_raw), advice: advice.into() }
     }
 
     /// Something is not as it must be.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::Errno;
+use super::change::Change;
 use crate::signal::Signal;
 
 /// One act. Its words ([`fmt::Display`]) are the call, as strace shows it.
@@ -21,6 +22,8 @@ pub enum Action {
     ChangeFolder(CString),
     /// `prctl(PR_SET_PDEATHSIG)`.
     DieWithParent(Signal),
+    /// A limit or a credential.
+    Change(Change),
 }
 
 impl Action {
@@ -37,6 +40,7 @@ impl Action {
             Self::DieWithParent(signal) => unsafe {
                 libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal.number(), 0, 0, 0)
             },
+            Self::Change(change) => return change.perform(),
         };
         Errno::result(result).map(drop)
     }
@@ -46,6 +50,7 @@ impl Action {
     /// The way out, if it failed so.
     pub fn advice(&self, errno: Errno) -> &'static str {
         match (self, errno) {
+            (Self::Change(change), _) => change.advice(errno),
             (Self::JoinCgroup(_), Errno::EPERM | Errno::EACCES) => "the cgroup is not this user's; have it delegated",
             (Self::JoinCgroup(_), Errno::ENOSPC) => "the cpuset of the group above has no CPUs or no memory nodes",
             (Self::JoinCgroup(_), Errno::EOPNOTSUPP) => "the group above is threaded; take another --cgroup-parent",
@@ -67,6 +72,7 @@ impl fmt::Display for Action {
             Self::Unshare(_, name) => write!(f, "unshare({name})"),
             Self::ChangeFolder(path) => write!(f, "chdir({path:?})"),
             Self::DieWithParent(signal) => write!(f, "prctl(PR_SET_PDEATHSIG, {signal})"),
+            Self::Change(change) => change.fmt(f),
         }
     }
 }
