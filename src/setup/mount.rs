@@ -2,7 +2,7 @@
 //!
 //! All is mounted while the old root is still there: what is bound is in it, and without its /proc and /sys in sight a
 //! user namespace would get none of its own (mount_too_revealing() in the kernel's fs/namespace.c). Each place is found
-//! beneath the new root by [`place`] and mounted on by descriptor, so that nothing lands outside. The new root is entered
+//! beneath the new root by `place` and mounted on by descriptor, so that nothing lands outside. The new root is entered
 //! last.
 #![forbid(unsafe_code)]
 
