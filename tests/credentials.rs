@@ -362,6 +362,8 @@ fn c2_file_capabilities_count_as_far_as_the_bounding_set_goes() {
     assert_refused(&run(&["--cap-drop", "ALL"], &effective), 126, &["EPERM", "file capabilities"]);
     let no_new = [&with[..], &["--no-new-privs"]].concat();
     assert_eq!(sets_in(&said(run(&no_new, &effective))), [0, 0, 0, NET_RAW, 0]);
+    fs::remove_file(&permitted).unwrap();
+    fs::remove_file(&effective).unwrap();
 }
 
 #[test]
@@ -373,6 +375,7 @@ fn c1_no_new_privileges_by_set_user_id() {
         return;
     }
     assert_eq!(euid(&["--user", "1000", "--no-new-privs"]), "1000\n");
+    fs::remove_file(&program).unwrap();
     assert!(prints(&["--no-new-privs"], "cat /proc/self/status").contains("NoNewPrivs:\t1\n"));
 }
 
