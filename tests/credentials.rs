@@ -35,6 +35,11 @@ fn said(output: Output) -> String {
     output.stdout
 }
 
+/// Sexton as it is, also where the other tests run it under a filter, which brings no_new_privs with it.
+fn bare(options: &[&str]) -> Init {
+    Init::exactly(sexton()).args(options)
+}
+
 /// The five sets of the command: inheritable, permitted, effective, bounding, ambient.
 #[track_caller]
 fn sets(init: Init) -> [u64; 5] {
@@ -258,7 +263,7 @@ fn c2_what_was_dropped_is_gone_from_all_five_sets() {
 
 #[test]
 fn c2_sexton_keeps_what_the_command_loses() {
-    let mut running = Init::new(&["--user", "1000", "--cap-drop", "ALL", "--no-new-privs", "--ulimit", "nofile=9"])
+    let mut running = bare(&["--user", "1000", "--cap-drop", "ALL", "--no-new-privs", "--ulimit", "nofile=9"])
         .args(sh("trap 'echo caught; exit 3' TERM; echo ready; read line <&- ; while :; do sleep 0.1; done"))
         .start()
         .ready();
@@ -280,9 +285,12 @@ fn below(outer: &[&str], inner: &[&str]) -> Output {
 fn c1_what_sexton_has_not_it_does_not_give() {
     let refused = below(&["--cap-drop", "NET_RAW"], &["--cap-add", "net_raw,CHOWN"]);
     assert_refused(&refused, 125, &["--cap-add NET_RAW:", "docker run --cap-add"]);
-    let refused = below(&["--user", "1000"], &["--cap-drop", "ALL", "--cap-add", "NET_RAW", "--ambient-caps"]);
-    // A user may not even reach the program, where it lies in root's folder.
-    assert!(refused.code != 0 && !refused.stdout.contains("ran"), "{refused:?}");
+    // An ordinary user may have it in his bounding set, and has it not.
+    let refused = Init::new(&["--user", "1000"])
+        .args([for_anyone("has-not")])
+        .args(["--cap-drop", "ALL", "--cap-add", "NET_RAW", "--ambient-caps", "/bin/echo", "ran"])
+        .run();
+    assert_refused(&refused, 125, &["--cap-add NET_RAW:", "run as root"]);
     assert_eq!(below(&["--cap-drop", "NET_RAW"], &["--cap-add", "ALL"]).stdout, "ran\n");
     assert_eq!(below(&["--cap-drop", "NET_RAW"], &["--cap-drop", "NET_RAW"]).stdout, "ran\n");
     let refused = below(&["--cap-drop", "SETPCAP"], &["--cap-drop", "NET_RAW"]);
@@ -344,7 +352,7 @@ fn c2_file_capabilities_count_as_far_as_the_bounding_set_goes() {
         return;
     }
     let run = |options: &[&str], file: &Path| {
-        Init::new(options).args(["--user", "1000"]).args([file.as_os_str(), "/proc/self/status".as_ref()]).run()
+        bare(options).args(["--user", "1000"]).args([file.as_os_str(), "/proc/self/status".as_ref()]).run()
     };
     let with = ["--cap-drop", "ALL", "--cap-add", "NET_RAW"];
     assert_eq!(sets_in(&said(run(&with, &effective))), [0, NET_RAW, NET_RAW, NET_RAW, 0]);
@@ -354,17 +362,20 @@ fn c2_file_capabilities_count_as_far_as_the_bounding_set_goes() {
     assert_refused(&run(&["--cap-drop", "ALL"], &effective), 126, &["EPERM", "file capabilities"]);
     let no_new = [&with[..], &["--no-new-privs"]].concat();
     assert_eq!(sets_in(&said(run(&no_new, &effective))), [0, 0, 0, NET_RAW, 0]);
+    fs::remove_file(&permitted).unwrap();
+    fs::remove_file(&effective).unwrap();
 }
 
 #[test]
 fn c1_no_new_privileges_by_set_user_id() {
     let program = copy("/usr/bin/id", "set-user-id", 0o4755);
-    let euid = |options: &[&str]| said(Init::new(options).args([program.as_os_str(), "-u".as_ref()]).run());
+    let euid = |options: &[&str]| said(bare(options).args([program.as_os_str(), "-u".as_ref()]).run());
     if euid(&["--user", "1000"]) != "0\n" {
         eprintln!("skipped: set-user-ID does not count in {}", program.display());
         return;
     }
     assert_eq!(euid(&["--user", "1000", "--no-new-privs"]), "1000\n");
+    fs::remove_file(&program).unwrap();
     assert!(prints(&["--no-new-privs"], "cat /proc/self/status").contains("NoNewPrivs:\t1\n"));
 }
 
@@ -594,7 +605,11 @@ fn c1_a_profile_refuses_what_it_says() {
     let profile = file("profile", MKDIR_DENIED);
     for more in [&[][..], &["--no-new-privs"], &["--user", "1000"], &["--user", "1000", "--no-new-privs"]] {
         let options = [&["--seccomp", &profile], more].concat();
-        let text = prints(&options, "mkdir /tmp/no 2>&1 || grep -h ^Seccomp: /proc/self/status /proc/$PPID/status");
+        let text = said(
+            bare(&options)
+                .args(sh("mkdir /tmp/no 2>&1 || grep -h ^Seccomp: /proc/self/status /proc/$PPID/status"))
+                .run(),
+        );
         assert!(text.contains("No space left on device"), "{more:?}: {text}");
         assert!(text.ends_with("Seccomp:\t2\nSeccomp:\t0\n"), "sexton itself goes without: {text}");
     }
@@ -690,7 +705,7 @@ fn c1_a_profile_that_is_wrong_is_refused_with_its_place() {
 #[test]
 fn c1_an_ordinary_user_filters_with_no_new_privileges() {
     let (program, profile) = (for_anyone("filter"), file("user-profile", MKDIR_DENIED));
-    let init = |options: &[&str]| Init::program(&program, options).prepare(as_user(61_001));
+    let init = |options: &[&str]| Init::exactly(&program).args(options).prepare(as_user(61_001));
     let output = init(&["--seccomp", &profile, "/bin/true"]).run();
     assert_refused(&output, 125, &["seccomp(", "EACCES", "--no-new-privs"]);
     let options = ["--seccomp", &profile, "--no-new-privs"];
