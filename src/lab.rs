@@ -3,7 +3,14 @@
 //! It starts without the language's runtime, as sexton does, so that what it tells of its own signals is what it got.
 #![forbid(unsafe_code)]
 
+pub mod cases;
+pub mod check;
+pub mod container;
 pub mod deny;
+pub mod inits;
+pub mod processes;
+pub mod pty;
+pub mod report;
 pub mod subject;
 
 use std::ffi::{CString, OsString, c_int};
@@ -32,6 +39,8 @@ enum Action {
         #[command(subcommand)]
         kind: subject::Kind,
     },
+    /// Ask any init what the contract of a good one says
+    Check(check::Words),
     /// Run a command under a seccomp filter that refuses newer system calls
     Deny {
         /// What the calls answer: ENOSYS or EPERM
@@ -87,6 +96,7 @@ pub fn start(arguments: Arguments) -> c_int {
     };
     let result = match words.action {
         Action::Subject { kind } => subject::run(&kind),
+        Action::Check(words) => check::run(&words),
         Action::Deny { errno, command } => deny_and_run(errno, &command),
         Action::Sigqueue { pid, signal, values } => send_values(pid, signal, &values),
     };

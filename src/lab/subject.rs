@@ -1,6 +1,8 @@
 //! Things to put under an init. Each says `ready` on stdout first, and is as good or as bad a child as its name says.
 #![forbid(unsafe_code)]
 
+pub mod probe;
+
 use std::ffi::OsString;
 use std::io::Read;
 use std::mem::MaybeUninit;
@@ -107,6 +109,9 @@ pub enum Kind {
         #[arg(long, default_value_t = 1)]
         count: u32,
     },
+    /// What one conformance case needs
+    #[command(flatten)]
+    Probe(probe::Kind),
 }
 
 /// Is what was asked for; returns the exit code.
@@ -149,6 +154,7 @@ pub fn run(kind: &Kind) -> Result<u8, Trouble> {
             Ok(*code)
         }
         Kind::ExitRace { code, count } => exit_race(*code, *count),
+        Kind::Probe(kind) => probe::run(kind),
     }
 }
 
