@@ -3,11 +3,11 @@
 //! A case runs in a process of its own, which is PID 1 of a PID namespace; what it leaves there is gone with it.
 #![forbid(unsafe_code)]
 
+pub mod exit_status;
 pub mod housekeeping;
 pub mod image;
 pub mod reaping;
 pub mod signals;
-pub mod status;
 pub mod stopping;
 pub mod terminal;
 
@@ -51,8 +51,15 @@ const fn case(
 
 /// All cases, in the order of the contract.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let tables =
-        [signals::CASES, reaping::CASES, status::CASES, stopping::CASES, terminal::CASES, housekeeping::CASES, image::CASES];
+    let tables = [
+        signals::CASES,
+        reaping::CASES,
+        exit_status::CASES,
+        stopping::CASES,
+        terminal::CASES,
+        housekeeping::CASES,
+        image::CASES,
+    ];
     tables.into_iter().flatten()
 }
 
@@ -227,7 +234,8 @@ impl Room {
         let is_free = |folder: &PathBuf| folder.is_dir() && !own.iter().flatten().any(|path| path.starts_with(folder));
         let folders = ["/mnt", "/media", "/srv", "/opt", "/sys", "/tmp", "/home", "/run"].map(PathBuf::from);
         let folder = folders.into_iter().find(is_free).ok_or_else(|| Stop::Skip("there is no folder to use".into()))?;
-        mount(Some("none"), &folder, Some("tmpfs"), MsFlags::empty(), None::<&str>).map_err(failed("mount(\"tmpfs\")"))?;
+        mount(Some("none"), &folder, Some("tmpfs"), MsFlags::empty(), None::<&str>)
+            .map_err(failed("mount(\"tmpfs\")"))?;
         Ok(folder)
     }
 }
@@ -243,6 +251,13 @@ pub fn ready(launch: Launch) -> Result<Container, Stop> {
 pub fn handshake(container: &mut Container) -> Result<(), Stop> {
     let line = container.line().or_fail("a command that starts")?;
     check(line == "ready", "a command that starts", format!("{line:?}"))
+}
+
+/// What `subject status` tells of its start.
+pub fn status(launch: Launch) -> Result<serde_json::Value, Stop> {
+    let expected = "the command's status";
+    let line = launch.start()?.line().or_fail(expected)?;
+    serde_json::from_str(&line).map_err(|_| fail(expected, format!("{line:?}")))
 }
 
 /// The next line is this one.

@@ -213,8 +213,7 @@ impl Run {
         let case = self.cases.get(number / self.inits.len());
         let (Some(init), Some(case)) = (init, case) else { return Err(Trouble("no such cell".into())) };
         Worker::start(number, self.is_root, |lab| {
-            let room =
-                cases::Room { init: init.clone(), lab, is_root: self.is_root, patience: self.patience };
+            let room = cases::Room { init: init.clone(), lab, is_root: self.is_root, patience: self.patience };
             Outcome::from((case.ask)(&room))
         })
     }

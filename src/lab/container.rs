@@ -166,7 +166,16 @@ impl Launch {
 
     /// Starts it: it has been executed when this returns.
     pub fn start(self) -> Result<Container, Trouble> {
-        let (mut container, told) = self.fork()?;
+        self.start_after(|_| ())
+    }
+
+    /// Starts it after something has been done to the process that becomes the init: all signals are blocked there.
+    pub fn start_after(self, act: impl FnOnce(&Container)) -> Result<Container, Trouble> {
+        let (go_read, go) = pipe2(OFlag::O_CLOEXEC).map_err(failed("pipe2(O_CLOEXEC)"))?;
+        let (mut container, told) = self.fork(&go_read)?;
+        act(&container);
+        drop(go_read);
+        File::from(go).write_all(&[0])?;
         let mut text = String::new();
         // Its end is closed by the exec.
         File::from(told).read_to_string(&mut text)?;
@@ -177,8 +186,9 @@ impl Launch {
         Err(Trouble(text))
     }
 
-    /// Forks the process that becomes the init; what is read from the descriptor is why it could not.
-    pub fn fork(self) -> Result<(Container, OwnedFd), Trouble> {
+    /// Forks the process that becomes the init once it can read from `go`; what is read from the descriptor that is
+    /// returned is why it could not.
+    fn fork(self, go: &OwnedFd) -> Result<(Container, OwnedFd), Trouble> {
         let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(failed("pipe2(O_CLOEXEC)"));
         let (told, tell) = pipe()?;
         let ((stdin, stdin_end), (stdout_end, stdout), (stderr_end, stderr)) = (pipe()?, pipe()?, pipe()?);
@@ -197,8 +207,9 @@ impl Launch {
         let started = match fork_into(namespaces.bits()).map_err(failed("clone()"))? {
             Forked::Parent(started) => started,
             Forked::Child => {
-                let standard = [self.stdin.as_ref().unwrap_or(&stdin), &stdout, self.stderr.as_ref().unwrap_or(&stderr)];
-                let why = match self.become_ready(standard, &tell) {
+                let standard =
+                    [self.stdin.as_ref().unwrap_or(&stdin), &stdout, self.stderr.as_ref().unwrap_or(&stderr)];
+                let why = match self.become_ready(standard, &tell, go) {
                     Err(trouble) => trouble,
                     Ok(()) => match execve(&program, &words, &variables) {
                         Err(errno) => Trouble(format!("execve({}): {errno}", self.program.display())),
@@ -223,7 +234,8 @@ impl Launch {
     }
 
     /// In the new process.
-    fn become_ready(&self, standard: [&OwnedFd; 3], tell: &OwnedFd) -> Result<(), Trouble> {
+    fn become_ready(&self, standard: [&OwnedFd; 3], tell: &OwnedFd, go: &OwnedFd) -> Result<(), Trouble> {
+        nix::unistd::read(go, &mut [0]).map_err(failed("read()"))?;
         match self.place {
             Place::Session | Place::Terminal => setsid().map(drop).map_err(failed("setsid()"))?,
             Place::Job | Place::BackgroundJob => {
@@ -373,7 +385,8 @@ impl Container {
     /// Takes what there is to read, and the init's end; waits so long for any of it.
     fn pump(&mut self, patience: Duration) {
         let mut set = Vec::with_capacity(3);
-        let files = [self.stdout.descriptor.as_ref(), self.stderr.as_ref().and_then(|stream| stream.descriptor.as_ref())];
+        let files =
+            [self.stdout.descriptor.as_ref(), self.stderr.as_ref().and_then(|stream| stream.descriptor.as_ref())];
         set.extend(files.into_iter().flatten().map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)));
         if let Some(pidfd) = self.started.pidfd.as_ref().filter(|_| self.ended.is_none()) {
             set.push(PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
@@ -461,24 +474,22 @@ impl Container {
 
     /// The command: the first subject that is the init itself or a child of it.
     pub fn command(&mut self) -> Result<i32, String> {
-        self.wait_for(|container| {
-            let pid = container.pid;
-            std::iter::once(pid).chain(children_of(pid)).find(|pid| is_subject(*pid))
-        })
+        self.wait_for(|container| container.command_now())
     }
 
-    /// Waits until the init has taken every signal that was sent, and sleeps.
+    /// The command, as far as it can be told at the moment.
+    fn command_now(&self) -> Option<i32> {
+        std::iter::once(self.pid).chain(children_of(self.pid)).find(|pid| is_subject(*pid))
+    }
+
+    /// Waits until the init, and then its command, have taken every signal that was sent, and sleep.
     pub fn idle(&mut self) -> Result<(), String> {
+        self.wait_for(|container| (container.ended.is_some() || has_taken_all(container.pid)).then_some(()))?;
+        let Some(command) = self.command_now() else { return Ok(()) };
         self.wait_for(|container| {
-            let pid = container.pid;
-            let blocked = mask(pid, "SigBlk")?;
-            let pending = mask(pid, "ShdPnd")? | mask(pid, "SigPnd")?;
-            let sleeps = procfs::stat(pid).is_some_and(|stat| matches!(stat.state, b'S' | b'T'));
-            // What is blocked for good, and not taken by anybody, stays: then sleeping has to do.
-            let taken = pending == 0 || (pending & !blocked == 0 && is_asleep(pid));
-            (container.ended.is_some() || (sleeps && taken)).then_some(())
+            let is_gone = || !matches!(procfs::stat(command), Some(stat) if stat.state != b'Z');
+            (container.ended.is_some() || is_gone() || has_taken_all(command)).then_some(())
         })
-        .or_else(|why| if self.ended.is_some() { Ok(()) } else { Err(why) })
     }
 
     /// Ends it and all that is in its namespace.
@@ -509,13 +520,28 @@ fn mask(pid: i32, field: &str) -> Option<u64> {
     u64::from_str_radix(&status_field(pid, field)?, 16).ok()
 }
 
-/// It is not about to take a signal: it has not been switched to for some looks.
+/// No signal is pending that it would take, and it sleeps.
+fn has_taken_all(pid: i32) -> bool {
+    let (Some(blocked), Some(shared), Some(own)) = (mask(pid, "SigBlk"), mask(pid, "ShdPnd"), mask(pid, "SigPnd"))
+    else {
+        return false;
+    };
+    let pending = shared | own;
+    let sleeps = procfs::stat(pid).is_some_and(|stat| matches!(stat.state, b'S' | b'T'));
+    // What is blocked for good, and not taken by anybody, stays.
+    sleeps && (pending == 0 || (pending & !blocked == 0 && is_asleep(pid)))
+}
+
+/// It does not wait for a signal that is pending: that would have made it run at once.
 fn is_asleep(pid: i32) -> bool {
-    let switches = || status_field(pid, "voluntary_ctxt_switches");
-    let before = switches();
+    let sleeps = || {
+        let state = procfs::stat(pid).map(|stat| stat.state);
+        status_field(pid, "voluntary_ctxt_switches").filter(|_| matches!(state, Some(b'S' | b'T')))
+    };
+    let before = sleeps();
     (0..5).all(|_| {
         std::thread::sleep(LOOK_AGAIN);
-        before.is_some() && switches() == before
+        before.is_some() && sleeps() == before
     })
 }
 

@@ -178,8 +178,10 @@ impl Init {
     /// The prefix in a shell's quoting.
     pub fn line(&self) -> String {
         let words = self.words.iter().map(|word| {
-            shlex::bytes::try_quote(word.as_bytes())
-                .map_or_else(|_| word.to_string_lossy().into_owned(), |word| String::from_utf8_lossy(&word).into_owned())
+            shlex::bytes::try_quote(word.as_bytes()).map_or_else(
+                |_| word.to_string_lossy().into_owned(),
+                |word| String::from_utf8_lossy(&word).into_owned(),
+            )
         });
         words.collect::<Vec<_>>().join(" ")
     }
@@ -210,7 +212,8 @@ pub fn matches(pattern: &str, name: &str) -> bool {
         }
         Some(first) => {
             let mut name = name.chars();
-            name.next().is_some_and(|character| (first == '?' || first == character) && matches(rest.as_str(), name.as_str()))
+            name.next()
+                .is_some_and(|character| (first == '?' || first == character) && matches(rest.as_str(), name.as_str()))
         }
     }
 }

@@ -110,7 +110,10 @@ impl Report {
         let first = self.cases.iter().map(|row| row.name.len()).max().unwrap_or(0);
         let widths: Vec<usize> = self.inits.iter().map(|init| init.name.chars().count().max(9)).collect();
         let line = |name: &str, cells: Vec<String>| {
-            let cells = cells.iter().zip(&widths).fold(String::new(), |line, (cell, width)| line + &format!("  {cell:<width$}"));
+            let cells = cells
+                .iter()
+                .zip(&widths)
+                .fold(String::new(), |line, (cell, width)| line + &format!("  {cell:<width$}"));
             format!("{name:<first$}{cells}").trim_end().to_owned() + "\n"
         };
         let mut text = line("", self.inits.iter().map(|init| init.name.clone()).collect());
@@ -185,7 +188,8 @@ impl Report {
 
     /// For build servers: a suite for each init.
     pub fn junit(&self) -> String {
-        let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"sexton-lab check\">\n");
+        let mut text =
+            String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"sexton-lab check\">\n");
         for (index, init) in self.inits.iter().enumerate() {
             let Count { passed, failed, skipped } = self.count(index);
             let seconds: f64 = self.of(index).map(|(_, cell)| cell.seconds).sum();
@@ -241,7 +245,11 @@ fn mark(outcome: &Outcome) -> String {
 }
 
 fn quoted(init: &Asked) -> String {
-    let line = if init.command.is_empty() || init.name.contains(' ') { init.command.clone() } else { format!("{}={}", init.name, init.command) };
+    let line = if init.command.is_empty() || init.name.contains(' ') {
+        init.command.clone()
+    } else {
+        format!("{}={}", init.name, init.command)
+    };
     shlex::try_quote(&line).map_or_else(|_| line.clone(), std::borrow::Cow::into_owned)
 }
 

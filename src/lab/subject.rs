@@ -1,6 +1,7 @@
 //! Things to put under an init. Each says `ready` on stdout first, and is as good or as bad a child as its name says.
 #![forbid(unsafe_code)]
 
+pub mod broken_init;
 pub mod probe;
 
 use std::ffi::OsString;
@@ -109,6 +110,8 @@ pub enum Kind {
         #[arg(long, default_value_t = 1)]
         count: u32,
     },
+    /// Be an init, with faults
+    BrokenInit(broken_init::Faults),
     /// What one conformance case needs
     #[command(flatten)]
     Probe(probe::Kind),
@@ -154,6 +157,7 @@ pub fn run(kind: &Kind) -> Result<u8, Trouble> {
             Ok(*code)
         }
         Kind::ExitRace { code, count } => exit_race(*code, *count),
+        Kind::BrokenInit(faults) => broken_init::run(faults),
         Kind::Probe(kind) => probe::run(kind),
     }
 }

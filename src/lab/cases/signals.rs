@@ -8,7 +8,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use super::{Awaited, Case, PASS, Pass, Room, Stop, Verdict, call, case, check, check_end, fail, ready};
+use super::{Awaited, Case, PASS, Pass, Room, Stop, Verdict, call, case, check, check_end, fail, ready, status};
 use crate::lab::container::{Container, Launch};
 use crate::lab::inits::Wish;
 use crate::lab::processes::state;
@@ -33,7 +33,13 @@ pub const CASES: &[Case] = &[
     case("s4-early-term", "S4", 2, "a TERM 0 to 1 ms after the start is not lost", early),
     case("s4-early-term-group", "S4", 2, "nor if signals go to the command's group", early_group),
     case("s4-early-term-only", "S4", 2, "nor if they go to the command only", early_only),
-    case("s5-nothing-of-its-own", "S5", 6, "a log whose reader is gone sends the command no signal", nothing_of_its_own),
+    case(
+        "s5-nothing-of-its-own",
+        "S5",
+        6,
+        "a log whose reader is gone sends the command no signal",
+        nothing_of_its_own,
+    ),
     case("s6-ignored", "S6", 8, "signals that came in as ignored are ignored in the command (nohup)", ignored),
     case("s6-mask", "S6", 8, "signals that came in as blocked are blocked in the command", mask),
     case("s6-nothing-added", "S6", 8, "nothing else is blocked or ignored in the command", nothing_added),
@@ -87,7 +93,10 @@ fn each_arrives(
     let mut lost = Vec::new();
     for number in signals {
         send(container, signal(*number)?)?;
-        match received(container).map_err(|why| fail(expected, format!("after {}: {why}", names(&[*number]))))?.as_slice() {
+        match received(container)
+            .map_err(|why| fail(expected, format!("after {}: {why}", names(&[*number]))))?
+            .as_slice()
+        {
             [one] if one == number => {}
             [] => lost.push(*number),
             other => return Err(fail(expected, format!("{} came as {}", names(&[*number]), names(other)))),
@@ -224,11 +233,11 @@ fn early_terms(launch: impl Fn() -> Launch, trials: u32, delay: impl Fn(u32) -> 
     for trial in 1..=trials {
         let expected = format!("TERM reaches the command, {trials} times");
         let delay = delay(trial);
-        let mut start = launch().blocking(Signal::TERM);
-        if delay.is_none() {
-            start = start.prepare(|| Ok(kill(i32::try_from(std::process::id())?, Some(Signal::TERM))?));
-        }
-        let mut container = start.start()?;
+        let mut container = launch().blocking(Signal::TERM).start_after(|container| {
+            if delay.is_none() {
+                container.signal(Signal::TERM);
+            }
+        })?;
         let began = Instant::now();
         if let Some(delay) = delay {
             while began.elapsed() < delay {
@@ -236,7 +245,8 @@ fn early_terms(launch: impl Fn() -> Launch, trials: u32, delay: impl Fn(u32) -> 
             }
             container.signal(Signal::TERM);
         }
-        let when = delay.map_or("pending at the start".to_owned(), |delay| format!("{} µs after the start", delay.as_micros()));
+        let when = delay
+            .map_or("pending at the start".to_owned(), |delay| format!("{} µs after the start", delay.as_micros()));
         let arrived = match container.line() {
             Ok(_) => received(&mut container).map(|seen| seen == [Signal::TERM.number()]),
             Err(why) => Err(why),
@@ -285,9 +295,7 @@ fn nothing_of_its_own(room: &Room) -> Verdict {
 
 /// A field of `subject status`, which is a set of signals.
 fn signal_set(launch: Launch, field: &str) -> Result<u64, Stop> {
-    let mut container = launch.start()?;
-    let line = container.line().or_fail("a command that starts")?;
-    let status: serde_json::Value = serde_json::from_str(&line)?;
+    let status = status(launch)?;
     let text = status.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
     Ok(u64::from_str_radix(text, 16)?)
 }
@@ -350,12 +358,15 @@ fn caught(room: &Room) -> Verdict {
 
 fn ignored_changes_nothing(room: &Room) -> Verdict {
     let mut container = room.ready(&["ignore", "HUP", "USR1"])?;
+    let command = container.command().or_fail("a command")?;
     for signal in [Signal::HUP, signal(10)?] {
         container.signal(signal);
         container.idle().or_fail("an init that takes its signals")?;
     }
-    container.signal(Signal::TERM);
-    check_end(container.end(), 143)?;
+    let end = container.has_ended();
+    check(end.is_none(), "the command runs on", end.map_or_else(String::new, |end| end.to_string()))?;
+    kill(command, Some(Signal::KILL)).map_err(call("kill()"))?;
+    check_end(container.end(), 137)?;
     PASS
 }
 
@@ -384,7 +395,11 @@ fn who_gets_it(launch: Launch) -> Result<Vec<String>, Stop> {
 
 fn group(room: &Room) -> Verdict {
     let got = who_gets_it(room.with_wish(Wish::Group, &["family"])?)?;
-    check(got == ["child 12", "child 12", "command 12"], "the command and both its children get it", format!("{got:?}"))?;
+    check(
+        got == ["child 12", "child 12", "command 12"],
+        "the command and both its children get it",
+        format!("{got:?}"),
+    )?;
     PASS
 }
 

@@ -8,7 +8,9 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{Awaited, Case, PASS, Room, Stop, Verdict, call, case, check, check_end, check_line, fail, handshake, ready};
+use super::{
+    Awaited, Case, PASS, Room, Stop, Verdict, call, case, check, check_end, check_line, fail, handshake, ready,
+};
 use crate::lab::container::{Container, Launch};
 use crate::lab::inits::{Spelling, Wish};
 use crate::lab::processes::{all, state};
@@ -98,7 +100,7 @@ fn others(room: &Room) -> Verdict {
     let mut other = ready(lone.not_pid1())?;
     let mut container = ready(room.with(&["leave-behind", "--session", "--stay"]).not_pid1())?;
     container.signal(Signal::TERM);
-    check_end(container.late_end(), 0)?;
+    container.late_end().or_fail("an end")?;
     check(other.has_ended().is_none(), "it lives", "it has ended")?;
     other.signal(usr1());
     let line = other.line().or_fail("it lives")?;
@@ -174,7 +176,8 @@ impl Orphaned {
 
     /// The command gets USR1, from nobody but the kernel.
     fn is_told(&mut self) -> Result<(), Stop> {
-        let line = self.container.line().or_fail("USR1 for the parent's death")?;
+        // The container's end is the parent's, of which nothing has to be told.
+        let line = self.container.line().map_err(|_| fail("USR1 for the parent's death", "no signal"))?;
         check(line.starts_with("10 "), "USR1 for the parent's death", format!("{line:?}"))
     }
 }
@@ -196,11 +199,13 @@ fn parent_death_race(room: &Room) -> Verdict {
     ptrace::seize(init, Options::PTRACE_O_TRACESYSGOOD).map_err(no_tracing)?;
     ptrace::interrupt(init).map_err(no_tracing)?;
     let _ = kill(orphaned.init, Some(Signal::CONT));
-    let arms = |pid| call_of(pid).map(|call| {
-        call.is_some_and(|call| {
-            call.number == libc::SYS_prctl && call.first == u64::from(libc::PR_SET_PDEATHSIG.unsigned_abs())
+    let arms = |pid| {
+        call_of(pid).map(|call| {
+            call.is_some_and(|call| {
+                call.number == libc::SYS_prctl && call.first == u64::from(libc::PR_SET_PDEATHSIG.unsigned_abs())
+            })
         })
-    });
+    };
     let began = Instant::now();
     loop {
         check(began.elapsed() < room.patience, "a call of prctl(PR_SET_PDEATHSIG)", "none")?;

@@ -157,7 +157,8 @@ pub fn can_be_made() -> Result<Here, Trouble> {
             }
         }
     };
-    let here = |is_root| move |taken: Duration| Here { is_root, patience: (taken * STARTS).clamp(PATIENCE, MOST_PATIENCE) };
+    let here =
+        |is_root| move |taken: Duration| Here { is_root, patience: (taken * STARTS).clamp(PATIENCE, MOST_PATIENCE) };
     let as_root = geteuid().is_root().then(|| try_as(true).map(here(true)));
     match as_root {
         Some(Ok(here)) => Ok(here),

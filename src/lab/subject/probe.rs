@@ -22,6 +22,7 @@ use crate::sys::signal::{Disposition, SignalFd, SignalSet, kill, set_disposition
 #[derive(Subcommand, Debug)]
 pub enum Kind {
     /// Prints its arguments, a line each, and ends
+    #[command(disable_help_flag = true)]
     Arguments {
         /// Any
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -126,28 +127,25 @@ fn family(children: u32) -> Result<u8, Trouble> {
 fn print_signals(who: &str) -> Result<u8, Trouble> {
     let signals = SignalFd::open()?;
     loop {
-        let number = next_signal(&signals)?;
-        say(&format!("{who} {number}"))?;
+        for number in next_signals(&signals)? {
+            say(&format!("{who} {number}"))?;
+        }
     }
 }
 
-fn next_signal(signals: &SignalFd) -> Result<u32, Trouble> {
+/// Waits for signals, and takes what there is.
+pub fn next_signals(signals: &SignalFd) -> Result<Vec<u32>, Trouble> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let mut buffer = [const { std::mem::MaybeUninit::uninit() }; crate::sys::signal::BATCH];
-    loop {
-        poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
-        let count = signals.read(&mut buffer);
-        // Of several at once the lowest number is as good as any.
-        if let Some(info) = SignalFd::filled(&buffer, count).first() {
-            return Ok(info.ssi_signo);
-        }
-    }
+    poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+    let count = signals.read(&mut buffer);
+    Ok(SignalFd::filled(&buffer, count).iter().map(|info| info.ssi_signo).collect())
 }
 
 /// Waits for TERM. All signals must be blocked.
 fn wait_for_term() -> Result<(), Trouble> {
     let signals = SignalFd::open()?;
-    while next_signal(&signals)? != Signal::TERM.number().unsigned_abs() {}
+    while !next_signals(&signals)?.contains(&Signal::TERM.number().unsigned_abs()) {}
     Ok(())
 }
 
