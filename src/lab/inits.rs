@@ -95,11 +95,9 @@ impl Wish {
         use Kind::{Catatonit, DumbInit, Sexton, Tini};
         let words: &[&str] = match (self, kind) {
             (Self::Group, Sexton | Tini | Catatonit) => &["-g"],
-            // It does so without.
-            (Self::Group, DumbInit) => &[],
             (Self::CommandOnly, DumbInit) => &["-c"],
-            // Nobody else signals more than the command unless asked to.
-            (Self::CommandOnly, _) => &[],
+            // It signals a group without; and nobody else does unless asked to.
+            (Self::Group, DumbInit) | (Self::CommandOnly, _) => &[],
             (Self::Rewrite(from, to), Sexton | DumbInit) => {
                 let rule = format!("{}:{}", from.number(), to.map_or(0, Signal::number));
                 return Some(Spelling { words: vec!["-r".into(), rule], variable: None });

@@ -145,8 +145,11 @@ impl Report {
         let mut text = String::from(
             "# What inits do\n\nEach row is a case of `sexton-lab check`, by the clause that it belongs to. This page is its output:\n\n",
         );
-        let options: String = self.inits.iter().map(|init| format!(" --init {}", quoted(init))).collect();
-        let _ = writeln!(text, "```sh\nsexton-lab check --format markdown{options}\n```\n");
+        text += "```sh\nsexton-lab check --format markdown";
+        for init in &self.inits {
+            let _ = write!(text, " \\\n    --init {}", quoted(init));
+        }
+        text += "\n```\n\n";
         let who = if self.root { "as root" } else { "in a user namespace" };
         let _ = writeln!(text, "Asked on Linux {}, {who}. A number is how often a race was tried.\n", self.kernel);
         let names: Vec<&str> = self.inits.iter().map(|init| init.name.as_str()).collect();

@@ -123,28 +123,27 @@ fn scratch(room: &Room) -> Verdict {
     if !is_static(&room.lab)? {
         return Err(Stop::Skip("sexton-lab itself is not static".into()));
     }
-    let root = room.folder()?;
-    fs::copy(&room.lab, root.join("lab"))?;
+    let image = room.folder()?;
+    fs::copy(&room.lab, image.join("lab"))?;
     if let Some(program) = &room.init.program {
-        fs::copy(program, root.join("init"))?;
+        fs::copy(program, image.join("init"))?;
     }
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    mount(None::<&str>, &root, None::<&str>, flags, None::<&str>).map_err(failed("mount(MS_RDONLY)"))?;
+    mount(None::<&str>, &image, None::<&str>, flags, None::<&str>).map_err(failed("mount(MS_RDONLY)"))?;
     works(room, |words| {
-        let root = root.clone();
+        let image = image.clone();
         let mut command = room.subject(words);
         if let Some(first) = command.first_mut() {
             *first = "/lab".into();
         }
-        let launch = match &room.init.program {
-            None => room.with(words).program("/lab".into(), command),
-            Some(_) => {
-                let all = room.init.words.iter().cloned().chain(command).collect();
-                room.with(words).program("/init".into(), all)
-            }
+        let launch = if room.init.program.is_some() {
+            let all = room.init.words.iter().cloned().chain(command).collect();
+            room.with(words).program("/init".into(), all)
+        } else {
+            room.with(words).program("/lab".into(), command)
         };
         Ok(launch.prepare(move || {
-            chroot(&root).map_err(failed("chroot()"))?;
+            chroot(&image).map_err(failed("chroot()"))?;
             chdir("/").map_err(failed("chdir()"))
         }))
     })

@@ -116,8 +116,8 @@ fn cost(room: &Room) -> Verdict {
 fn cost_of_one(room: &Room, live: u32) -> Result<u64, Stop> {
     let (live, dying) = (live.to_string(), DYING.to_string());
     let mut container = room.with(&["crowd", "--live", &live, "--dying", &dying]).start()?;
-    let line = container.line().map_err(|why| Stop::Skip(format!("no {live} orphans here: {why}")))?;
-    check(line == "ready", "a command that starts", format!("{line:?}"))?;
+    let first = container.line().map_err(|why| Stop::Skip(format!("no {live} orphans here: {why}")))?;
+    check(first == "ready", "a command that starts", format!("{first:?}"))?;
     container.idle().or_fail("an init that comes to rest")?;
     let before = cpu(container.pid)?;
     if let Some(stdin) = &mut container.stdin {

@@ -96,8 +96,8 @@ fn all_ended(room: &Room) -> Verdict {
 
 fn others(room: &Room) -> Verdict {
     room.needs_init()?;
-    let lone = Launch::new(room.lab.clone(), room.subject(&["trap", "--stay"]), room.patience);
-    let mut other = ready(lone.not_pid1())?;
+    let alone = Launch::new(room.lab.clone(), room.subject(&["trap", "--stay"]), room.patience);
+    let mut other = ready(alone.not_pid1())?;
     let mut container = ready(room.with(&["leave-behind", "--session", "--stay"]).not_pid1())?;
     container.signal(Signal::TERM);
     container.late_end().or_fail("an end")?;

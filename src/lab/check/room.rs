@@ -128,7 +128,7 @@ pub struct Here {
 /// Answers take a fraction of this on a machine at rest.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// And no machine is so slow.
-const MOST_PATIENCE: Duration = Duration::from_secs(60);
+const MOST_PATIENCE: Duration = Duration::from_mins(1);
 /// An answer may take as long as so many starts of a container.
 const STARTS: u32 = 1500;
 
