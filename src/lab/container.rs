@@ -25,7 +25,7 @@ use crate::sys::Errno;
 use crate::sys::process::{Started, WaitStatus, Waited, Who, wait};
 use crate::sys::signal::kill;
 pub use launch::{Launch, Place};
-use watch::{QUIET, Quiet, has_taken_all};
+use watch::{LONG_QUIET, QUIET, Quiet, has_taken_all};
 
 /// How often to look.
 const LOOK_AGAIN: Duration = Duration::from_millis(4);
@@ -137,35 +137,31 @@ impl Container {
     }
 
     /// Asks again and again until there is an answer; if there is none, why it makes no sense to go on.
-    pub fn wait_for<T>(&mut self, mut ask: impl FnMut(&mut Self) -> Option<T>) -> Result<T, String> {
+    pub fn wait_for<T>(&mut self, ask: impl FnMut(&mut Self) -> Option<T>) -> Result<T, String> {
+        self.wait_in_quiet(QUIET, ask)
+    }
+
+    /// The same, for what may have to wait for a clock.
+    pub fn wait_patiently<T>(&mut self, ask: impl FnMut(&mut Self) -> Option<T>) -> Result<T, String> {
+        self.wait_in_quiet(LONG_QUIET, ask)
+    }
+
+    fn wait_in_quiet<T>(&mut self, enough: Duration, mut ask: impl FnMut(&mut Self) -> Option<T>) -> Result<T, String> {
+        let patience = self.patience.max(enough + enough / 2);
         let began = Instant::now();
-        let mut quiet = Quiet::new();
+        let mut quiet = Quiet::new(enough);
         loop {
             self.pump(Duration::ZERO);
             if let Some(answer) = ask(self) {
                 return Ok(answer);
             }
             if quiet.lasts() {
-                return Err(format!("nothing has moved for {:.1} s", QUIET.as_secs_f32()));
+                return Err(format!("nothing has moved for {:.1} s", enough.as_secs_f32()));
             }
-            if began.elapsed() > self.patience {
-                return Err(format!("not after {:.0} s", self.patience.as_secs_f32()));
+            if began.elapsed() > patience {
+                return Err(format!("not after {:.0} s", patience.as_secs_f32()));
             }
             self.pump(LOOK_AGAIN);
-        }
-    }
-
-    /// The same, for what may have to wait for a clock.
-    pub fn wait_patiently<T>(&mut self, mut ask: impl FnMut(&mut Self) -> Option<T>) -> Result<T, String> {
-        let began = Instant::now();
-        loop {
-            self.pump(LOOK_AGAIN);
-            if let Some(answer) = ask(self) {
-                return Ok(answer);
-            }
-            if began.elapsed() > self.patience {
-                return Err(format!("not after {:.0} s", self.patience.as_secs_f32()));
-            }
         }
     }
 

@@ -8,9 +8,7 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{
-    Awaited, Case, PASS, Room, Stop, Verdict, call, case, check, check_end, check_line, fail, handshake, ready,
-};
+use super::{Awaited, Case, PASS, Room, Stop, Verdict, call, case, check, check_end, fail, handshake, ready};
 use crate::lab::container::{Container, Launch};
 use crate::lab::inits::{Spelling, Wish};
 use crate::lab::processes::{all, state};
@@ -34,33 +32,34 @@ pub const CASES: &[Case] = &[
     case("t1-stopped-command", "T1", 19, "a stopped command gets TERM once CONT is forwarded", stopped_command),
 ];
 
-fn background(room: &Room) -> Verdict {
-    let mut container = room.ready(&["leave-behind", "--after", "300", "--code", "7"])?;
-    check(container.late_line().is_ok_and(|line| line == "finished"), "it finishes", killed(&mut container))?;
-    check_end(container.late_end(), 7)?;
+/// A leftover comes to its end, and the init after it.
+fn finishes(container: &mut Container, code: i32) -> Verdict {
+    let expected = "it finishes";
+    match container.late_line() {
+        Ok(line) => check(line == "finished", expected, format!("{line:?}"))?,
+        Err(why) => return Err(fail(expected, gone(container).unwrap_or(why))),
+    }
+    check_end(container.late_end(), code)?;
     PASS
 }
 
-fn killed(container: &mut Container) -> String {
-    match container.late_end() {
-        Ok(end) => format!("it is gone before it was done, with {end}"),
-        Err(why) => format!("no sign of it: {why}"),
-    }
+/// All is over too early, if it is.
+fn gone(container: &mut Container) -> Option<String> {
+    container.has_ended().map(|end| format!("it is gone before it was done, with {end}"))
+}
+
+fn background(room: &Room) -> Verdict {
+    finishes(&mut room.ready(&["leave-behind", "--after", "300", "--code", "7"])?, 7)
 }
 
 fn daemon(room: &Room) -> Verdict {
     let mut container = room.ready(&["leave-behind", "--after", "300", "--session", "--stay"])?;
     container.signal(Signal::TERM);
-    check(container.late_line().is_ok_and(|line| line == "finished"), "it finishes", killed(&mut container))?;
-    check_end(container.late_end(), 0)?;
-    PASS
+    finishes(&mut container, 0)
 }
 
 fn stopped(room: &Room) -> Verdict {
-    let mut container = room.ready(&["leave-behind", "--after", "0", "--stopped", "--code", "5"])?;
-    check(container.late_line().is_ok_and(|line| line == "finished"), "it finishes", killed(&mut container))?;
-    check_end(container.late_end(), 5)?;
-    PASS
+    finishes(&mut room.ready(&["leave-behind", "--after", "0", "--stopped", "--code", "5"])?, 5)
 }
 
 fn stubborn(room: &Room) -> Verdict {
@@ -121,7 +120,9 @@ fn daemonised(room: &Room) -> Verdict {
     let mut daemon = room.subject(&["daemonize", "--"]);
     daemon.extend(room.subject(&["trap"]));
     let mut container = ready(room.launch(&spelling, daemon))?;
-    check_line(&mut container, "ready").map_err(|_| fail("the daemon lives", killed(&mut container)))?;
+    let line = container.line();
+    let seen = || line.clone().map_or_else(|why| why, |line| format!("{line:?}"));
+    check(line == Ok("ready".into()), "the daemon lives", gone(&mut container).unwrap_or_else(seen))?;
     // Long enough for an end that has begun.
     std::thread::sleep(Duration::from_millis(200));
     let end = container.has_ended();

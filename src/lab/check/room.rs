@@ -128,9 +128,9 @@ pub struct Here {
 /// Answers take a fraction of this on a machine at rest.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// And no machine is so slow.
-const MOST_PATIENCE: Duration = Duration::from_mins(1);
+const MOST_PATIENCE: Duration = Duration::from_secs(30);
 /// An answer may take as long as so many starts of a container.
-const STARTS: u32 = 1500;
+const STARTS: u32 = 500;
 
 /// Tries it: whether a case can be asked here at all, and how fast this machine is.
 pub fn can_be_made() -> Result<Here, Trouble> {

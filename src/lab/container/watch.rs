@@ -9,6 +9,8 @@ use crate::procfs;
 
 /// When nothing has moved in a container for so long, nothing will: longer than any init's own clock ticks (tini: 1 s).
 pub const QUIET: Duration = Duration::from_millis(2500);
+/// The same where an init may wait for leftovers by the clock: sexton does for 5 s.
+pub const LONG_QUIET: Duration = Duration::from_secs(8);
 
 /// A field of `/proc/PID/status` that is a set of signals.
 fn mask(pid: i32, field: &str) -> Option<u64> {
@@ -46,36 +48,37 @@ fn is_asleep(pid: i32) -> bool {
 
 /// Watches all processes of our namespace but us.
 pub struct Quiet {
+    enough: Duration,
     since: Instant,
     next_look: Instant,
     seen: Vec<(i32, u8)>,
+    /// How often in a row nothing was different: on a slow machine a single look may take longer than `enough`.
+    same: u32,
 }
 
-impl Default for Quiet {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+/// How often to look while it is quiet.
+const LOOKS: u32 = 20;
 
 impl Quiet {
-    /// From now on.
-    pub fn new() -> Self {
-        Self { since: Instant::now(), next_look: Instant::now(), seen: Vec::new() }
+    /// From now on; so long is long enough.
+    pub fn new(enough: Duration) -> Self {
+        Self { enough, since: Instant::now(), next_look: Instant::now(), seen: Vec::new(), same: 0 }
     }
 
     /// Whether nobody has run, come or gone for long enough.
     pub fn lasts(&mut self) -> bool {
-        let now = Instant::now();
-        if now < self.next_look {
+        if Instant::now() < self.next_look {
             return false;
         }
-        self.next_look = now + QUIET / 25;
         let seen: Vec<_> = all().into_iter().filter_map(|pid| Some((pid, procfs::stat(pid)?.state))).collect();
+        let now = Instant::now();
+        self.next_look = now + self.enough / (LOOKS + 5);
         let moves = seen.iter().any(|(_, state)| matches!(state, b'R' | b'D'));
         if moves || seen != self.seen {
-            self.since = now;
-            self.seen = seen;
+            (self.since, self.seen, self.same) = (now, seen, 0);
+        } else {
+            self.same += 1;
         }
-        self.since.elapsed() >= QUIET
+        self.same >= LOOKS && now - self.since >= self.enough
     }
 }
