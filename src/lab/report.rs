@@ -247,12 +247,10 @@ fn mark(outcome: &Outcome) -> String {
     }
 }
 
+/// The value of `--init` for it.
 fn quoted(init: &Asked) -> String {
-    let line = if init.command.is_empty() || init.name.contains(' ') {
-        init.command.clone()
-    } else {
-        format!("{}={}", init.name, init.command)
-    };
+    let is_usual = Init::from_words(&init.command).is_ok_and(|usual| usual.name == init.name);
+    let line = if is_usual { init.command.clone() } else { format!("{}={}", init.name, init.command) };
     shlex::try_quote(&line).map_or_else(|_| line.clone(), std::borrow::Cow::into_owned)
 }
 

@@ -56,8 +56,8 @@ fn folder(room: &Room) -> Verdict {
     let mut container = ready(launch)?;
     // By number, as names of another mount namespace may look different from here.
     let number = |link: &str| fs::metadata(link).map(|folder| (folder.dev(), folder.ino())).ok();
-    let (folder, root) = (format!("/proc/{}/cwd", container.pid), format!("/proc/{}/root", container.pid));
-    let is_root = |_: &mut Container| (number(&folder) == number(&root)).then_some(());
+    let [folder, top] = ["cwd", "root"].map(|link| format!("/proc/{}/{link}", container.pid));
+    let is_root = |_: &mut Container| (number(&folder) == number(&top)).then_some(());
     container.wait_for(is_root).map_err(|_| fail("/", "the folder that it was started in"))?;
     PASS
 }
