@@ -48,12 +48,13 @@ fn sexton_words() -> String {
 
 #[test]
 fn sexton_passes_everything() {
-    let output = check(&["--init", &sexton_words()]);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{text}");
-    assert!(text.contains(" 0 failed"), "{text}");
-    if std::env::var_os("SEXTON_TEST_DENY").is_none() {
-        assert!(text.contains(" 0 failed, 0 skipped"), "{text}");
+    let denied = std::env::var_os("SEXTON_TEST_DENY").is_some();
+    let (failed, skipped) = results(&[sexton_words()], &[]).remove(0);
+    if denied {
+        // Behind another program its options are not known, nor can it be put into an image alone.
+        assert!(failed.is_subset(&names(&["t5-daemonised", "h4-scratch"])), "{failed:?}");
+    } else {
+        assert_eq!((failed, skipped), (names(&[]), names(&[])));
     }
 }
 
@@ -199,7 +200,7 @@ fn one_that_hangs_is_found_and_gone() {
     let began = Instant::now();
     let all = results(&[init], &["x1-codes", "r3-*", "s7-caught"]);
     assert_eq!(all[0].0, names(&["x1-codes", "r3-same-instant", "s7-caught"]));
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
 }
 
 #[test]

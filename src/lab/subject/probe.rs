@@ -52,7 +52,7 @@ pub enum Kind {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
-    /// Leaves a crowd of orphans that live; then, at the end of a line on stdin, makes orphans that die, says `done` and
+    /// Leaves a crowd of orphans that live; then for each byte on stdin makes orphans that die and says `done`; in the end
     /// waits for a signal
     Crowd {
         /// How many live
@@ -223,16 +223,17 @@ fn crowd(live: u32, dying: u32) -> Result<u8, Trouble> {
         }
     }
     say("ready")?;
-    std::io::stdin().read_exact(&mut [0])?;
-    for _ in 0..dying {
-        match fork()? {
-            Forked::Child => {
-                let _ = fork();
-                exit(0);
-            }
-            Forked::Parent(child) => waitpid(Pid::from_raw(child), None)?,
-        };
+    while std::io::stdin().read_exact(&mut [0]).is_ok() {
+        for _ in 0..dying {
+            match fork()? {
+                Forked::Child => {
+                    let _ = fork();
+                    exit(0);
+                }
+                Forked::Parent(child) => waitpid(Pid::from_raw(child), None)?,
+            };
+        }
+        say("done")?;
     }
-    say("done")?;
     Ok(pause())
 }
