@@ -439,7 +439,7 @@ fn eperm(room: &Room) -> Verdict {
     let end = container.has_ended();
     check(end.is_none(), "an init that lives on", end.map_or_else(String::new, |end| end.to_string()))?;
     // We may signal the command; its end is still seen.
-    let command = container.command().or_fail("a command")?;
+    let command = container.command().map_err(|_| fail("an init that lives on", "it has ended"))?;
     kill(command, Some(Signal::KILL)).map_err(call("kill()"))?;
     check_end(container.end(), 128 + Signal::KILL.number())?;
     PASS
