@@ -6,16 +6,15 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use log::warn;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
-use nix::unistd::{chdir, getpgrp, getpid, getppid, tcgetpgrp};
+use nix::unistd::{chdir, getpid, getppid};
 
 use crate::cli::{self, Options, Output, Personality, Request};
+use crate::foreground::Foreground;
 use crate::plan::{self, Behaviour, Inherited, Plan};
 use crate::setup::{self, Side};
 use crate::signal::Signal;
 use crate::spawn::{self, Command, SpawnError};
-use crate::supervise::{self, Policy, terminal};
+use crate::supervise::{self, Policy};
 use crate::sys::entry::Arguments;
 use crate::sys::process::{self, Group, Started};
 use crate::sys::signal::{self, Disposition, Queued, SignalFd, SignalSet};
@@ -80,12 +79,15 @@ fn be_init(
     if plan.group == Group::Session(true) {
         process::give_terminal_up();
     }
-    let terminal = if plan.group == Group::Own { terminal_to_hand_over() } else { None };
-    let command =
-        if plan.behaviour.stop.pause { None } else { Some(start_command(arguments, words, plan, terminal.as_ref())?) };
+    let foreground = if plan.group == Group::Own { Foreground::ours() } else { None };
+    let command = if plan.behaviour.stop.pause {
+        None
+    } else {
+        Some(start_command(arguments, words, plan, foreground.as_ref())?)
+    };
     // From here on nothing ends sexton but the command's end.
     let pidfd = command.as_ref().and_then(|command| command.pidfd.as_ref());
-    let_go(&[Some(signals.as_fd()), pidfd.map(AsFd::as_fd), terminal.as_ref().map(AsFd::as_fd)]);
+    let_go(&[Some(signals.as_fd()), pidfd.map(AsFd::as_fd), foreground.as_ref().map(AsFd::as_fd)]);
     logging::start(plan.personality, options.verbosity);
     if let Err(errno) = subreaper {
         warn!("prctl(PR_SET_CHILD_SUBREAPER): {}: orphans go to another process", errno_name(errno));
@@ -96,21 +98,21 @@ fn be_init(
              sexton has made itself a child subreaper"
         );
     }
-    let status = stay(command, signals, plan.behaviour.clone(), terminal, options);
+    let status = stay(command, signals, plan.behaviour.clone(), foreground, options);
     Ok(options.exit_codes.apply(exit::code(status)))
 }
 
 /// Outside a new PID namespace: supervises the init inside, as any command.
 fn watch_inside(inside: Started, held: OwnedFd, signals: SignalFd, options: &Options) -> u8 {
-    let terminal = terminal_to_hand_over();
-    if let Some(terminal) = &terminal {
-        let _ = nix::unistd::tcsetpgrp(terminal, nix::unistd::Pid::from_raw(inside.pid));
+    let foreground = Foreground::ours();
+    if let Some(foreground) = &foreground {
+        foreground.give(inside.pid);
     }
-    let kept = [inside.pidfd.as_ref(), terminal.as_ref(), Some(&held)].map(|kept| kept.map(AsFd::as_fd));
-    let_go(&[&[Some(signals.as_fd())], &kept[..]].concat());
+    let pidfd = inside.pidfd.as_ref().map(AsFd::as_fd);
+    let_go(&[Some(signals.as_fd()), pidfd, foreground.as_ref().map(AsFd::as_fd), Some(held.as_fd())]);
     // The init inside tells of everything; only at -vv it is told twice.
     logging::start(options.personality, options.verbosity.min(0).max(options.verbosity - 1));
-    let status = stay(Some(inside), signals, Behaviour::outside(), terminal, options);
+    let status = stay(Some(inside), signals, Behaviour::outside(), foreground, options);
     drop(held);
     exit::code(status)
 }
@@ -119,7 +121,7 @@ fn stay(
     command: Option<Started>,
     signals: SignalFd,
     behaviour: Behaviour,
-    terminal: Option<OwnedFd>,
+    foreground: Option<Foreground>,
     options: &Options,
 ) -> process::WaitStatus {
     let policy = Policy {
@@ -130,7 +132,7 @@ fn stay(
         reaped: if options.personality == Personality::Tini { "Reaped" } else { "reaped" },
         is_pid1: getpid().as_raw() == 1,
         suspend_with_command: behaviour.suspend_with_command,
-        terminal,
+        foreground,
     };
     supervise::supervise(command, signals, policy)
 }
@@ -147,7 +149,7 @@ fn start_command(
     arguments: Arguments,
     words: &[OsString],
     plan: &Plan,
-    terminal: Option<&OwnedFd>,
+    foreground: Option<&Foreground>,
 ) -> Result<Started, Failure> {
     let all = SignalSet::FULL;
     let command = Command {
@@ -156,7 +158,7 @@ fn start_command(
         name: words.get(words.len() - plan.command_words).map_or("".as_ref(), OsString::as_os_str),
         started_as: plan.started_as,
         group: plan.group,
-        terminal: terminal.map(AsFd::as_fd),
+        terminal: foreground.map(AsFd::as_fd),
         mask: plan.mask,
         ignore: if plan.ignore_child { SignalSet::only(Signal::CHLD) } else { SignalSet::EMPTY },
         reset: if plan.reset_signals { all } else { SignalSet::EMPTY },
@@ -176,21 +178,6 @@ fn start_command(
             Failure { line: refusal.to_string(), code }
         }
     })
-}
-
-/// The controlling terminal, if its foreground is ours to give: a descriptor of our own.
-fn terminal_to_hand_over() -> Option<OwnedFd> {
-    let facts = |foreground: Option<nix::unistd::Pid>| terminal::Facts {
-        foreground: foreground.map(nix::unistd::Pid::as_raw),
-        own_group: getpgrp().as_raw(),
-    };
-    for standard in fd::all_standard() {
-        if let Ok(foreground) = tcgetpgrp(standard) {
-            return terminal::hands_over(facts(Some(foreground))).then(|| fd::duplicate(standard)).flatten();
-        }
-    }
-    let own = open("/dev/tty", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty()).ok()?;
-    terminal::hands_over(facts(tcgetpgrp(&own).ok())).then_some(own)
 }
 
 /// Lets go of the working directory, of all descriptors but those kept, and of stdin and stdout (H1).

@@ -3,6 +3,7 @@
 //! It starts without the language's runtime, as sexton does, so that what it tells of its own signals is what it got.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod cases;
 pub mod check;
 pub mod container;
@@ -41,6 +42,8 @@ enum Action {
     },
     /// Ask any init what the contract of a good one says
     Check(check::Words),
+    /// Measure inits side by side
+    Bench(bench::Words),
     /// Run a command under a seccomp filter that refuses newer system calls
     Deny {
         /// What the calls answer: ENOSYS or EPERM
@@ -87,16 +90,18 @@ pub fn say(line: &str) -> Result<(), Trouble> {
 
 /// The whole program. Bad input gets exit code 2, as everything else that fails gets 1.
 pub fn start(arguments: Arguments) -> c_int {
-    let words = match Words::try_parse_from(arguments.words()) {
+    let words = arguments.words();
+    if let Some(code) = bench::command::run_if_asked(&words) {
+        return c_int::from(code);
+    }
+    let words = match Words::try_parse_from(words) {
         Ok(words) => words,
-        Err(error) => {
-            let _ = error.print();
-            return error.exit_code();
-        }
+        Err(error) => return refuse(&error),
     };
     let result = match words.action {
         Action::Subject { kind } => subject::run(&kind),
         Action::Check(words) => check::run(&words),
+        Action::Bench(words) => bench::run(&words),
         Action::Deny { errno, command } => deny_and_run(errno, &command),
         Action::Sigqueue { pid, signal, values } => send_values(pid, signal, &values),
     };
@@ -107,6 +112,21 @@ pub fn start(arguments: Arguments) -> c_int {
             1
         }
     }
+}
+
+/// Help goes to stdout as it is; bad input is told in one line.
+fn refuse(error: &clap::Error) -> c_int {
+    let text = error.to_string();
+    let line = text.strip_prefix("error: ").and_then(|text| text.split_once("\n\n"));
+    let _ = match line {
+        // Missing arguments are listed below the first line.
+        Some((line, _)) => {
+            let words: Vec<_> = line.split_ascii_whitespace().collect();
+            writeln!(std::io::stderr(), "sexton-lab: {}", words.join(" "))
+        }
+        None => error.print(),
+    };
+    error.exit_code()
 }
 
 fn deny_and_run(answer: deny::Answer, command: &[OsString]) -> Result<u8, Trouble> {

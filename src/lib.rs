@@ -17,6 +17,7 @@
 //! | [`spawn`] | the command's start: prepared first, then clone and exec without an allocation between |
 //! | [`supervise`] | the one loop; in it [`supervise::signals`], [`supervise::reap`], [`supervise::stop`] and [`supervise::terminal`] decide, without I/O |
 //! | [`everyone`] | signals to all that is left |
+//! | [`foreground`] | the terminal's foreground, handed over and taken back |
 //! | [`exit`] | what an end means; [`exit::refusal`]: why a command could not be executed |
 //! | [`procfs`] | what /proc tells |
 //! | [`log`] | lines on stderr that never block and never kill |
@@ -27,6 +28,7 @@
 pub mod cli;
 pub mod everyone;
 pub mod exit;
+pub mod foreground;
 pub mod init;
 #[cfg(feature = "lab")]
 pub mod lab;

@@ -9,20 +9,20 @@ pub mod stop;
 pub mod terminal;
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Pid, tcsetpgrp};
 
 use crate::cli::options::Rewrites;
 use crate::everyone::Everyone;
+use crate::foreground::Foreground;
 use crate::procfs;
 use crate::signal::Signal;
 use crate::sys::process::{self, Started, WaitStatus, Waited, Who};
-use crate::sys::signal::{BATCH, Disposition, Scope, SignalFd, SignalInfo, SignalSet, kill};
+use crate::sys::signal::{BATCH, Disposition, Scope, SignalFd, SignalInfo, kill};
 use crate::sys::{Errno, errno_name, signal as calls};
 use reap::{Gear, Reaper};
 use signals::{Forward, Meaning, Received};
@@ -52,8 +52,15 @@ pub struct Policy {
     pub is_pid1: bool,
     /// TSTP, TTIN and TTOU stop sexton itself as well.
     pub suspend_with_command: bool,
-    /// The command got the terminal, through this descriptor.
-    pub terminal: Option<OwnedFd>,
+    /// The command got it.
+    pub foreground: Option<Foreground>,
+}
+
+impl Policy {
+    /// Whether sexton stops when the command does.
+    fn has_job_control(&self) -> bool {
+        terminal::on_stop(self.is_pid1, self.foreground.is_some()) == OnStop::Suspend
+    }
 }
 
 /// The state of the loop.
@@ -78,7 +85,6 @@ struct Supervisor {
 pub fn supervise(command: Option<Started>, signals: SignalFd, policy: Policy) -> WaitStatus {
     let own = nix::unistd::getpid().as_raw();
     let sees_each = policy.warn_reaped || log::log_enabled!(log::Level::Debug) || policy.stop.wait;
-    let job_control = terminal::on_stop(policy.is_pid1, policy.terminal.is_some()) == OnStop::Suspend;
     // A SIGCHLD that is ignored tells of no stop either.
     let has_pidfd = command.as_ref().is_some_and(|command| command.pidfd.is_some());
     let mut supervisor = Supervisor {
@@ -88,7 +94,7 @@ pub fn supervise(command: Option<Started>, signals: SignalFd, policy: Policy) ->
         command,
         status: None,
         stop: Stop::new(policy.stop.clone()),
-        reaper: Reaper::new(sees_each, (has_pidfd || policy.stop.pause) && !job_control),
+        reaper: Reaper::new(sees_each, (has_pidfd || policy.stop.pause) && !policy.has_job_control()),
         everyone: Everyone::new(policy.is_pid1, own),
         look_again: None,
         last: None,
@@ -104,7 +110,9 @@ pub fn supervise(command: Option<Started>, signals: SignalFd, policy: Policy) ->
         info!("reaping by hand (gear 2)");
     }
     let status = supervisor.run();
-    supervisor.take_terminal_back();
+    if let Some(foreground) = supervisor.policy.foreground.filter(|_| !supervisor.policy.is_pid1) {
+        foreground.take_back(supervisor.group);
+    }
     status
 }
 
@@ -281,10 +289,12 @@ impl Supervisor {
     /// Asks waitid for the command itself: its end never waits for a walk. True: it is over.
     fn ask_for_command(&mut self) -> bool {
         let Some(pid) = self.command.as_ref().map(|command| command.pid) else { return false };
-        let job_control = self.on_stop() == OnStop::Suspend;
-        match process::wait(Who::Child(pid), job_control) {
+        match process::wait(Who::Child(pid), self.policy.has_job_control()) {
             Waited::Changed(_, WaitStatus::Stopped(by)) => {
-                self.suspend(by);
+                info!("the command was stopped by {by}; stopping too");
+                if let Some(foreground) = &self.policy.foreground {
+                    foreground.suspend(pid);
+                }
                 false
             }
             Waited::Changed(_, status) => self.ended(status),
@@ -340,15 +350,25 @@ impl Supervisor {
     /// Reaps every child that is dead. True: it is over.
     fn walk(&mut self) -> bool {
         let began = Instant::now();
+        let mut all = true;
         let over = loop {
             match self.reap(Who::Any) {
-                Some(Reaped) => {}
+                Some(Reaped) => {
+                    // Each find costs a look at all that live; what has just died is found by its own number.
+                    if self.take_signals() {
+                        break true;
+                    }
+                    if !self.reaper.walk_goes_on(began, Instant::now()) {
+                        all = false;
+                        break false;
+                    }
+                }
                 Some(Over) => break true,
                 Some(NobodyLeft) => break self.nobody_left(),
                 None => break false,
             }
         };
-        self.reaper.on_walk(began, Instant::now());
+        self.reaper.on_walk(began, Instant::now(), all);
         over
     }
 
@@ -370,8 +390,9 @@ impl Supervisor {
     fn reap(&mut self, who: Who) -> Option<ReapOutcome> {
         let looks =
             self.reaper.gear() == Gear::EachOne && (self.policy.warn_reaped || log::log_enabled!(log::Level::Debug));
-        let name = looks.then(|| process::peek(who).and_then(procfs::name)).flatten();
-        match process::wait(who, false) {
+        let dead = looks.then(|| process::peek(who)).flatten();
+        let name = dead.and_then(procfs::name);
+        match process::wait(dead.map_or(who, Who::Child), false) {
             Waited::Nothing => None,
             Waited::NoChild => Some(NobodyLeft).filter(|_| who == Who::Any),
             Waited::Changed(pid, status) => {
@@ -426,42 +447,6 @@ impl Supervisor {
                 let why = answer.err().map_or("no status in a pidfd after the end", errno_name);
                 info!("ioctl(PIDFD_GET_INFO): {why}: reaping by hand (gear 2)");
             }
-        }
-    }
-
-    fn on_stop(&self) -> OnStop {
-        terminal::on_stop(self.policy.is_pid1, self.policy.terminal.is_some())
-    }
-
-    /// The command has stopped in the foreground of a shell's terminal: stop as well, and go on together.
-    fn suspend(&mut self, by: Signal) {
-        info!("the command was stopped by {by}; stopping too");
-        self.take_terminal_back();
-        process::suspend();
-        // The CONT that woke us is meant for both; the command gets it here, with its whole group, and only once.
-        calls::take_pending(SignalSet::only(Signal::CONT));
-        if let (Some(terminal), Some(group)) = (&self.policy.terminal, self.group) {
-            // In the background (a shell's bg) the terminal is not ours to give; the shell's fg comes later, with CONT.
-            let foreground = nix::unistd::tcgetpgrp(terminal).ok();
-            if foreground == Some(nix::unistd::getpgrp()) {
-                let _ = tcsetpgrp(terminal, Pid::from_raw(group));
-            }
-            let _ = kill(-group, Some(Signal::CONT));
-        }
-    }
-
-    /// Makes our own group the terminal's foreground again, if the command's was.
-    fn take_terminal_back(&self) {
-        let Some(terminal) = &self.policy.terminal else { return };
-        if self.policy.is_pid1 {
-            return;
-        }
-        // The command may have passed it on to a group that is gone by now; never take it from one that lives.
-        let is_the_commands = |group: i32| Some(group) == self.group || kill(-group, None) == Err(Errno::ESRCH);
-        if let Ok(foreground) = nix::unistd::tcgetpgrp(terminal)
-            && is_the_commands(foreground.as_raw())
-        {
-            let _ = tcsetpgrp(terminal, nix::unistd::getpgrp());
         }
     }
 

@@ -8,6 +8,11 @@ const PACE: u32 = 400;
 /// No zombie waits longer than this for a walk, however long a walk takes.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// A timer due sooner costs more than the walk that it is for; a signal that comes before brings the walk anyway.
+const SHORTEST_TIMER: Duration = Duration::from_millis(5);
+/// After this long in one walk, what still ends is left to the next one. Doubled while that is not enough.
+const BUDGET: Duration = Duration::from_millis(2);
+
 /// Who removes dead children.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gear {
@@ -27,13 +32,24 @@ pub struct Reaper {
     may_shift: bool,
     wanted: bool,
     not_before: Option<Instant>,
+    timer: Option<Instant>,
+    budget: Duration,
+    is_ending: bool,
 }
 
 impl Reaper {
     /// Starts by hand: the first orphan is time enough to ask the kernel.
     pub fn new(each_one: bool, may_shift: bool) -> Self {
         let gear = if each_one { Gear::EachOne } else { Gear::Hand };
-        Self { gear, may_shift: may_shift && !each_one, wanted: false, not_before: None }
+        Self {
+            gear,
+            may_shift: may_shift && !each_one,
+            wanted: false,
+            not_before: None,
+            timer: None,
+            budget: BUDGET,
+            is_ending: false,
+        }
     }
 
     /// Who reaps now.
@@ -56,16 +72,23 @@ impl Reaper {
         self.wanted && self.not_before.is_none_or(|time| time <= now)
     }
 
-    /// A walk is done.
-    pub fn on_walk(&mut self, began: Instant, ended: Instant) {
-        self.wanted = false;
-        let pause = ended.duration_since(began).saturating_mul(PACE).min(LONGEST_PAUSE);
-        self.not_before = Some(ended + pause);
+    /// Whether a walk that has found one more may look for another.
+    pub fn walk_goes_on(&self, began: Instant, now: Instant) -> bool {
+        self.is_ending || now.duration_since(began) < self.budget
     }
 
-    /// When a walk is due; `None`: not before the next SIGCHLD.
+    /// A walk is done; `all`: it found that there is no other dead child.
+    pub fn on_walk(&mut self, began: Instant, ended: Instant, all: bool) {
+        self.wanted = !all;
+        self.budget = if all { BUDGET } else { self.budget.saturating_mul(2).min(LONGEST_PAUSE) };
+        let pause = ended.duration_since(began).saturating_mul(PACE).min(LONGEST_PAUSE);
+        self.not_before = Some(ended + pause);
+        self.timer = Some(ended + pause.max(SHORTEST_TIMER));
+    }
+
+    /// When to walk if nothing else happens before; `None`: not before the next SIGCHLD.
     pub fn deadline(&self) -> Option<Instant> {
-        self.not_before.filter(|_| self.wanted)
+        self.timer.filter(|_| self.wanted)
     }
 
     /// An orphan was reaped by hand: whether to ask the kernel to do it from now on.
@@ -87,7 +110,9 @@ impl Reaper {
     pub fn on_ending(&mut self) {
         self.may_shift = false;
         self.wanted = true;
+        self.is_ending = true;
         self.not_before = None;
+        self.timer = None;
         if self.gear == Gear::Kernel {
             self.gear = Gear::Hand;
         }
@@ -105,10 +130,11 @@ mod tests {
         assert!(!reaper.walk_is_due(now));
         reaper.on_child_signal();
         assert!(reaper.walk_is_due(now));
-        reaper.on_walk(now, now + Duration::from_micros(2));
+        reaper.on_walk(now, now + Duration::from_micros(2), true);
         assert_eq!(reaper.deadline(), None);
         reaper.on_child_signal();
-        assert_eq!(reaper.deadline(), Some(now + Duration::from_micros(802)));
+        assert_eq!(reaper.deadline(), Some(now + Duration::from_micros(2) + SHORTEST_TIMER));
+        assert!(!reaper.walk_is_due(now + Duration::from_micros(801)));
         assert!(reaper.walk_is_due(now + Duration::from_micros(802)));
     }
 
@@ -117,11 +143,27 @@ mod tests {
         let mut reaper = Reaper::new(false, false);
         let now = Instant::now();
         reaper.on_child_signal();
-        reaper.on_walk(now, now + Duration::from_millis(3));
+        reaper.on_walk(now, now + Duration::from_millis(3), true);
         reaper.on_child_signal();
         let due = reaper.deadline().unwrap();
         assert_eq!(due, now + Duration::from_millis(3) + LONGEST_PAUSE);
         assert!(!reaper.walk_is_due(now + LONGEST_PAUSE));
+    }
+
+    #[test]
+    fn r4_a_walk_ends_though_more_die_meanwhile() {
+        let mut reaper = Reaper::new(false, false);
+        let now = Instant::now();
+        reaper.on_child_signal();
+        assert!(reaper.walk_goes_on(now, now + BUDGET / 2));
+        assert!(!reaper.walk_goes_on(now, now + BUDGET));
+        reaper.on_walk(now, now + BUDGET, false);
+        assert!(reaper.deadline().is_some(), "the rest is still wanted");
+        assert!(reaper.walk_goes_on(now, now + BUDGET), "the next one may take longer");
+        reaper.on_walk(now, now, true);
+        assert!(!reaper.walk_goes_on(now, now + BUDGET));
+        reaper.on_ending();
+        assert!(reaper.walk_goes_on(now, now + LONGEST_PAUSE), "at the end nothing matters but the end");
     }
 
     #[test]

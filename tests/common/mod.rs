@@ -11,7 +11,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,19 +40,31 @@ pub fn sh(script: &str) -> Vec<OsString> {
     ["/bin/sh", "-c", script].map(OsString::from).to_vec()
 }
 
+/// A folder for all tests of this process, removed when it ends.
+fn own_folder() -> PathBuf {
+    extern "C" fn remove() {
+        let _ = fs::remove_dir_all(own_folder());
+    }
+    static MADE: Once = Once::new();
+    let path = std::env::temp_dir().join(format!("sexton-test-{}", std::process::id()));
+    MADE.call_once(|| {
+        fs::create_dir_all(&path).unwrap();
+        // SAFETY: the function may be called at any time, also after main has ended.
+        unsafe { libc::atexit(remove) };
+    });
+    path
+}
+
 /// A fresh empty folder for one test, on a file system where programs can run.
 pub fn folder(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("sexton-test-{}-{name}", std::process::id()));
-    let _ = fs::remove_dir_all(&path);
+    let path = own_folder().join(name);
     fs::create_dir_all(&path).unwrap();
     path
 }
 
 /// Sexton under another name: a symbolic link.
 pub fn named(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("sexton-names-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let link = folder.join(name);
+    let link = folder("names").join(name);
     let _ = std::os::unix::fs::symlink(sexton(), &link);
     link
 }
