@@ -4,8 +4,15 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod cases;
+pub mod check;
+pub mod container;
 pub mod deny;
+pub mod inits;
 pub mod load;
+pub mod processes;
+pub mod pty;
+pub mod report;
 pub mod subject;
 
 use std::ffi::{CString, OsString, c_int};
@@ -34,6 +41,8 @@ enum Action {
         #[command(subcommand)]
         kind: subject::Kind,
     },
+    /// Ask any init what the contract of a good one says
+    Check(check::Words),
     /// Measure inits side by side
     Bench(bench::Words),
     /// Run a command under a seccomp filter that refuses newer system calls
@@ -92,6 +101,7 @@ pub fn start(arguments: Arguments) -> c_int {
     };
     let result = match words.action {
         Action::Subject { kind } => subject::run(&kind),
+        Action::Check(words) => check::run(&words),
         Action::Bench(words) => bench::run(&words),
         Action::Deny { errno, command } => deny_and_run(errno, &command),
         Action::Sigqueue { pid, signal, values } => send_values(pid, signal, &values),

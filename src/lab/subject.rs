@@ -1,6 +1,9 @@
 //! Things to put under an init. Each says `ready` on stdout first, and is as good or as bad a child as its name says.
 #![forbid(unsafe_code)]
 
+pub mod broken_init;
+pub mod probe;
+
 use std::ffi::OsString;
 use std::io::Read;
 use std::mem::MaybeUninit;
@@ -115,6 +118,11 @@ pub enum Kind {
     ForkBomb(load::Bomb),
     /// Writes to a disk
     Write(load::Disk),
+    /// Be an init, with faults
+    BrokenInit(broken_init::Faults),
+    /// What one conformance case needs
+    #[command(flatten)]
+    Probe(probe::Kind),
 }
 
 /// Is what was asked for; returns the exit code.
@@ -161,6 +169,8 @@ pub fn run(kind: &Kind) -> Result<u8, Trouble> {
         Kind::BurnCpu(asked) => load::burn_cpu(asked),
         Kind::ForkBomb(asked) => load::fork_bomb(asked),
         Kind::Write(asked) => load::write(asked),
+        Kind::BrokenInit(faults) => broken_init::run(faults),
+        Kind::Probe(kind) => probe::run(kind),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What only sexton-lab does.
 
+pub mod container;
+
 use super::Errno;
 
 /// What fork(2) returned.
