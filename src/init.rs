@@ -46,12 +46,12 @@ fn run(arguments: Arguments, inherited: Inherited) -> Result<u8, Failure> {
     let words = arguments.words();
     let variable = |name: &str| std::env::var_os(name);
     let request = cli::parse(&words, &variable).map_err(|e| Failure { line: e.to_string(), code: e.code })?;
-    let options = match request {
+    let mut options = match request {
         Request::Print(output, text) => return print(output, &text),
         Request::Run(options) => options,
     };
     let plan =
-        plan::resolve(&options, inherited).map_err(|line| Failure { line, code: options.personality.codes().usage })?;
+        plan::resolve(&mut options, inherited).map_err(|line| Failure { line, code: options.personality.codes().usage })?;
     let mut stage = Stage::of(&plan.setup);
     if options.explain {
         return print(Output::Stdout, &stage.explain());

@@ -37,7 +37,7 @@ pub struct Behaviour {
 }
 
 /// The plan of one start.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Plan {
     /// Whose manners.
     pub personality: Personality,
@@ -60,12 +60,12 @@ pub struct Plan {
 }
 
 /// Resolves the options. An error is a wrong combination of them.
-pub fn resolve(options: &Options, inherited: Inherited) -> Result<Plan, String> {
+pub fn resolve(options: &mut Options, inherited: Inherited) -> Result<Plan, String> {
     options.setup.check()?;
     let reset = options.reset_signals;
     Ok(Plan {
         personality: options.personality,
-        setup: options.setup.clone(),
+        setup: std::mem::take(&mut options.setup),
         command_words: options.command_words,
         group: options.group,
         mask: if reset { SignalSet::EMPTY } else { inherited.mask },

@@ -34,7 +34,7 @@ use namespaces::{Kind, Kinds};
 use step::{SetupError, State, Step, Steps};
 
 /// Everything that can be asked of the setup.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub struct Setup {
     /// Namespaces.
     pub namespaces: namespaces::Wanted,

@@ -40,7 +40,7 @@ use place::{Place, places};
 pub const UNLIMITED: i64 = -1;
 
 /// What is wanted.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub struct Wanted {
     /// `--memory`: bytes, or [`UNLIMITED`].
     pub memory: Option<i64>,

@@ -19,7 +19,7 @@ use crate::sys::change::{Change, has_groups, may_set_groups};
 use accounts::Who;
 
 /// What is wanted.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub struct Wanted {
     /// `--user`: the user, and a group other than its own.
     pub user: Option<(Who, Option<Who>)>,

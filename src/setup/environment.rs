@@ -10,7 +10,7 @@ use super::step::{SetupError, State, Step, Steps};
 use crate::cli::OPTIONS_VARIABLE;
 
 /// What is wanted.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub struct Wanted {
     /// `--clear-env`.
     pub clear: bool,

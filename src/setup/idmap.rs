@@ -39,7 +39,7 @@ impl Range {
 }
 
 /// What is wanted of the maps.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub struct Wanted {
     /// `--map-root`: who starts sexton is root inside.
     pub root: bool,

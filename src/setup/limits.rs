@@ -39,7 +39,7 @@ pub const NAMES: [(&str, u32, &str); 16] = [
 ];
 
 /// What is wanted.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub struct Wanted {
     /// `--ulimit`: each limit once.
     pub limits: Vec<Limit>,

@@ -30,7 +30,7 @@ use crate::sys::mount::mount;
 use bind::Which;
 
 /// What is wanted.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub struct Wanted {
     /// `--root` or `--overlay`.
     pub root: Option<Root>,

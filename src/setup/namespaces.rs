@@ -143,7 +143,7 @@ impl fmt::Display for Kinds {
 }
 
 /// What is wanted of namespaces.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub struct Wanted {
     /// To make new.
     pub unshare: Kinds,

@@ -88,7 +88,7 @@ pub struct Link {
 }
 
 /// What is wanted.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub struct Wanted {
     /// `--veth`, `--macvlan`, `--ipvlan`.
     pub links: Vec<Link>,

@@ -23,7 +23,7 @@ use json::Value;
 use profile::Target;
 
 /// What is wanted.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub struct Wanted {
     /// `--seccomp`.
     pub file: Option<PathBuf>,
