@@ -12,12 +12,12 @@ use std::os::unix::fs::MetadataExt;
 pub struct Hierarchy {
     /// Version 2.
     pub unified: bool,
-    /// Its controllers, with blanks or commas between: of version 1 the options it was mounted with (`name=systemd` is
-    /// one), of version 2 the top's `cgroup.controllers`.
+    /// Its controllers, with commas or blanks between: of version 1 those of /proc/self/cgroup (`name=systemd` is one), of
+    /// version 2 the top's `cgroup.controllers`.
     pub controllers: String,
     /// Where it is mounted.
     pub top: String,
-    /// This process's group, seen from `top`, without slashes at its ends; `None`: what is mounted is another part of the
+    /// This process's group, seen from `top`, without a slash at its ends; `None`: what is mounted is another part of the
     /// hierarchy.
     pub own: Option<String>,
 }
@@ -25,34 +25,51 @@ pub struct Hierarchy {
 impl Hierarchy {
     /// Whether it has this controller.
     pub fn has(&self, controller: &str) -> bool {
-        self.controllers.split([',', ' ', '\n']).any(|own| own == controller)
+        has_word(self.controllers.as_bytes(), controller.as_bytes())
     }
+
+    /// Whether all processes of a group can be killed at once, or frozen.
+    pub fn kills_together(&self) -> bool {
+        self.unified || self.has("freezer")
+    }
+}
+
+/// Whether a list has this word.
+fn has_word(list: &[u8], word: &[u8]) -> bool {
+    list.split(|byte| matches!(byte, b',' | b' ' | b'\n')).any(|own| own == word)
+}
+
+/// Takes what comes before the next `end` off a text, or all of it.
+fn cut<'a>(text: &mut &'a [u8], end: u8) -> &'a [u8] {
+    let length = text.iter().position(|byte| *byte == end).unwrap_or(text.len());
+    let (first, rest) = text.split_at(length);
+    *text = rest.get(1..).unwrap_or_default();
+    first
 }
 
 /// A mount of a hierarchy: a line of mountinfo (proc_pid_mountinfo(5)).
 #[derive(PartialEq, Eq, Debug)]
 struct Mount<'a> {
     /// Major and minor number of its file system.
-    device: (u32, u32),
+    device: &'a [u8],
     unified: bool,
     /// The group that is mounted.
-    root: &'a str,
-    /// Where, as it is written.
-    top: &'a str,
+    root: String,
+    top: String,
     read_only: bool,
     /// The file system's options; the controllers are among them.
-    options: &'a str,
+    options: &'a [u8],
 }
 
-/// All hierarchies that are mounted here, those first in which all processes of a group can be killed in one go. The error
-/// is that of reading /proc.
+/// All hierarchies that are mounted here, the first one in which all processes of a group can be killed in one go. The
+/// error is that of reading /proc.
 pub fn hierarchies() -> io::Result<Vec<Hierarchy>> {
     let mounts = fs::read("/proc/self/mountinfo")?;
     let groups = fs::read("/proc/self/cgroup")?;
     let mut found = combine(&mounts, &groups, |mount| {
         // Something else may be mounted on top of a mount.
-        let (major, minor) = mount.device;
-        fs::metadata(unescaped(mount.top)).is_ok_and(|found| found.dev() == libc::makedev(major, minor))
+        let device = fs::metadata(&mount.top).map_or(0, |found| found.dev());
+        mount.device == format!("{}:{}", libc::major(device), libc::minor(device)).as_bytes()
     });
     for index in 0..found.len() {
         let Some(hierarchy) = found.get_mut(index) else { break };
@@ -68,82 +85,103 @@ pub fn hierarchies() -> io::Result<Vec<Hierarchy>> {
     Ok(found)
 }
 
-impl Hierarchy {
-    /// Whether all processes of a group can be killed at once, or frozen.
-    pub fn kills_together(&self) -> bool {
-        self.unified || self.has("freezer")
-    }
-}
-
 /// The hierarchies of /proc/self/cgroup that are mounted: each by the mount that shows this process's group, and of
 /// those by one that can be written.
-fn combine(mountinfo: &[u8], groups: &[u8], is_there: impl Fn(&Mount<'_>) -> bool) -> Vec<Hierarchy> {
+fn combine(mut mountinfo: &[u8], mut groups: &[u8], is_there: impl Fn(&Mount<'_>) -> bool) -> Vec<Hierarchy> {
     let mut mounts = Vec::new();
-    for line in mountinfo.split(|byte| *byte == b'\n') {
-        if let Some(mount) = mount(line).filter(&is_there) {
+    while !mountinfo.is_empty() {
+        if let Some(mount) = mount(cut(&mut mountinfo, b'\n'))
+            && is_there(&mount)
+        {
             mounts.push(mount);
         }
     }
-    groups.split(|byte| *byte == b'\n').filter_map(|line| of_line(&mounts, line)).collect()
+    let mut found = Vec::new();
+    while !groups.is_empty() {
+        found.extend(of_line(&mounts, cut(&mut groups, b'\n')));
+    }
+    found
 }
 
 /// A line of /proc/self/cgroup: `ID:CONTROLLERS:PATH`; of version 2 `0::PATH`.
-fn of_line(mounts: &[Mount<'_>], line: &[u8]) -> Option<Hierarchy> {
-    let (_, rest) = std::str::from_utf8(line).ok()?.split_once(':')?;
-    let (controllers, path) = rest.split_once(':')?;
-    let mut best: Option<(&Mount<'_>, Option<String>)> = None;
-    for mount in mounts {
-        let is_it = mount.unified == controllers.is_empty()
-            && (mount.unified || controllers.split(',').all(|name| mount.options.split(',').any(|own| own == name)));
-        if is_it {
-            let own = below(mount.root, path);
-            let is_better = best
-                .as_ref()
-                .is_none_or(|(other, seen)| (own.is_some(), !mount.read_only) > (seen.is_some(), !other.read_only));
-            if is_better {
-                best = Some((mount, own));
-            }
+fn of_line(mounts: &[Mount<'_>], mut line: &[u8]) -> Option<Hierarchy> {
+    cut(&mut line, b':');
+    let controllers = cut(&mut line, b':');
+    let path = std::str::from_utf8(line).ok()?;
+    let mut best = None;
+    let mut best_rank = 0;
+    for mount in mounts.iter().filter(|mount| mount.unified == controllers.is_empty()) {
+        // Those that are mounted together are told together.
+        if !mount.unified && !has_word(mount.options, cut(&mut &*controllers, b',')) {
+            continue;
+        }
+        let own = below(&mount.root, path);
+        let rank = 1 + 2 * u8::from(own.is_some()) + u8::from(!mount.read_only);
+        if rank > best_rank {
+            best_rank = rank;
+            best = Some((mount, own));
         }
     }
     let (mount, own) = best?;
-    Some(Hierarchy { unified: mount.unified, controllers: controllers.to_owned(), top: unescaped(mount.top), own })
+    let controllers = String::from_utf8_lossy(controllers).into_owned();
+    Some(Hierarchy { unified: mount.unified, controllers, top: mount.top.clone(), own })
 }
 
 /// The way from the mounted group to this process's. Both are seen from the root of the cgroup namespace; what lies
 /// outside of it begins with `/..`, and its name is not known.
 fn below(root: &str, path: &str) -> Option<String> {
-    let way = path.strip_prefix(&*unescaped(root.trim_end_matches('/')))?;
-    let is_seen = (way.is_empty() || way.starts_with('/')) && way.split('/').all(|part| part != "..");
-    is_seen.then(|| way.trim_matches('/').to_owned())
+    // Without its slash the root of all is empty.
+    let root = root.strip_suffix('/').unwrap_or(root);
+    let mut way = path.strip_prefix(root)?.as_bytes();
+    let whole = way;
+    if !cut(&mut way, b'/').is_empty() {
+        return None;
+    }
+    while !way.is_empty() {
+        if cut(&mut way, b'/') == b".." {
+            return None;
+        }
+    }
+    whole.get(1..).map_or(Some(String::new()), |way| String::from_utf8(way.to_vec()).ok())
 }
 
-fn mount(line: &[u8]) -> Option<Mount<'_>> {
-    let mut fields = std::str::from_utf8(line).ok()?.split(' ');
-    let (major, minor) = fields.nth(2)?.split_once(':')?;
-    let device = (major.parse().ok()?, minor.parse().ok()?);
-    let (root, top, own_options) = (fields.next()?, fields.next()?, fields.next()?);
-    while fields.next()? != "-" {}
-    let unified = match fields.next()? {
-        "cgroup" => false,
-        "cgroup2" => true,
+fn mount(mut line: &[u8]) -> Option<Mount<'_>> {
+    let mut field = || cut(&mut line, b' ');
+    field();
+    field();
+    let (device, root, top, own_options) = (field(), field(), field(), field());
+    loop {
+        match field() {
+            b"-" => break,
+            // The end, or the optional fields.
+            b"" => return None,
+            _ => {}
+        }
+    }
+    let unified = match field() {
+        b"cgroup" => false,
+        b"cgroup2" => true,
         _ => return None,
     };
-    let options = fields.nth(1)?;
-    // The other options of the mount, such as `relatime`, are no names of controllers.
-    let read_only = own_options.starts_with("ro") || options.starts_with("ro");
-    Some(Mount { device, unified, root, top, read_only, options })
+    field();
+    let options = field();
+    let read_only = own_options.starts_with(b"ro") || options.starts_with(b"ro");
+    Some(Mount { device, unified, root: unescaped(root)?, top: unescaped(top)?, read_only, options })
 }
 
 /// Blank, tab, newline and backslash are written as `\ooo` (proc_pid_mountinfo(5), mangle() in fs/seq_file.c).
-fn unescaped(text: &str) -> String {
-    let mut parts = text.split('\\');
-    let mut plain = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let code = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        plain.push(code.map_or('\\', char::from));
-        plain.push_str(if code.is_some() { part.get(3..).unwrap_or_default() } else { part });
+fn unescaped(mut text: &[u8]) -> Option<String> {
+    let mut plain = cut(&mut text, b'\\').to_vec();
+    while !text.is_empty() {
+        let part = cut(&mut text, b'\\');
+        let mut code = 0u8;
+        for digit in part.get(..3)? {
+            code = code.wrapping_mul(8).wrapping_add(digit.wrapping_sub(b'0'));
+        }
+        plain.push(code);
+        plain.extend_from_slice(part.get(3..)?);
     }
-    plain
+    String::from_utf8(plain).ok()
 }
 
 #[cfg(test)]
@@ -204,12 +242,13 @@ mod tests {
 
     #[test]
     fn lines_of_other_kinds_say_nothing() {
-        for line in ["", "1 2", "1 2 0:5 / /proc rw - proc proc rw", "1 2 x / / rw - cgroup2 n rw", "1 2 0:1 / /x rw -"]
+        for line in
+            ["", "1 2", "1 2 0:5 / /proc rw - proc proc rw", "1 2 0:1 / /x rw -", "1 2 0:1 / /\\1 rw - cgroup2 n rw"]
         {
             assert_eq!(mount(line.as_bytes()), None, "{line:?}");
         }
         assert_eq!(found("1 2 0:38 / /x rw - cgroup2 n rw", "garbage\n1:\n"), []);
-        assert_eq!(unescaped("a\\134b\\09\\"), "a\\b\\09\\");
+        assert_eq!(unescaped(b"a\\134b\\040c").as_deref(), Some("a\\b c"));
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Step for Sweep<'_> {
         // Those of other limits are in other hierarchies.
         for hierarchy in place::hierarchies()? {
             if let Some(below) = place::below(self.0, &hierarchy) {
-                group::sweep(&format!("{}/{below}", hierarchy.top));
+                group::sweep(&format!("{}{below}", hierarchy.top));
             }
         }
         Ok(())
@@ -155,8 +155,7 @@ impl fmt::Display for Make<'_> {
         for place in &places {
             let version = if place.hierarchy.unified { "v2" } else { "v1" };
             let why = if place.needed { "" } else { "; to end it in one go" };
-            let slash = if place.below.is_empty() { "" } else { "/" };
-            write!(f, "\n      {}/{}{slash}{name} ({version}{why})", place.hierarchy.top, place.below)?;
+            write!(f, "\n      {}{}/{name} ({version}{why})", place.hierarchy.top, place.below)?;
             for setting in &place.settings {
                 write!(f, "\n        {} = {}", setting.file, setting.value)?;
             }

@@ -117,7 +117,8 @@ impl Folder {
             }
             match folder {
                 Ok(folder) => {
-                    if !hold || !folder.is_ours() || (folder.file.try_lock_shared().is_ok() && folder.is_there()) {
+                    if !hold || !folder.is_ours() || (fd::lock(folder.descriptor(), false).is_ok() && folder.is_there())
+                    {
                         return Ok(folder);
                     }
                     last = Errno::EBUSY;
@@ -139,7 +140,7 @@ impl Folder {
 
     /// Takes it for this sexton alone, until the descriptor is closed.
     pub fn lock(&self) -> bool {
-        self.file.try_lock().is_ok()
+        fd::lock(self.descriptor(), true).is_ok()
     }
 
     /// Whether it has not been removed: then it would have no files.

@@ -39,22 +39,14 @@ const FREEZE_TRIES: usize = 50;
 /// The command's groups.
 #[derive(Default, Debug)]
 pub struct Group {
-    /// In the order in which they were made.
-    members: Vec<Member>,
+    /// Whose groups they are, in the order in which they were made.
+    kinds: Vec<Kind>,
+    /// Of each the group above, and it itself.
+    folders: Vec<Folder>,
     /// The `cgroup.procs` that the command writes to, to join.
     pub procs: Vec<OwnedFd>,
     /// Controllers that were enabled since sexton left its own group.
     enabled: Vec<String>,
-}
-
-/// A group of one hierarchy.
-#[derive(Debug)]
-struct Member {
-    kind: Kind,
-    /// The group above.
-    above: Folder,
-    /// It.
-    folder: Folder,
 }
 
 /// Whose group it is.
@@ -91,12 +83,12 @@ fn is_own_name(name: &[u8]) -> bool {
 impl Group {
     /// Descriptors that are needed until the end.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.members.iter().flat_map(|member| [member.above.descriptor(), member.folder.descriptor()])
+        self.folders.iter().map(Folder::descriptor)
     }
 
     /// Makes the group of one hierarchy and writes its limits. A `fixed` name is the only one.
     pub fn make(&mut self, place: &Place, name: &str, fixed: bool) -> Result<(), SetupError> {
-        let before = self.members.len();
+        let before = self.kinds.len();
         match self.try_make(place, name, fixed) {
             Err(_) if !place.needed => {
                 self.remove_from(before);
@@ -109,32 +101,31 @@ impl Group {
     fn try_make(&mut self, place: &Place, name: &str, fixed: bool) -> Result<(), SetupError> {
         let hierarchy = &place.hierarchy;
         let is_cpuset = !hierarchy.unified && hierarchy.has("cpuset");
-        let own = hierarchy.own.as_deref().map(|own| format!("{own}/"));
-        let is_own = |so_far: &str| own.as_deref().is_some_and(|own| own.trim_matches('/') == so_far);
         let mut above = Folder::open(&hierarchy.top)?;
-        let mut so_far = String::new();
-        for part in place.below.split('/').filter(|part| !part.is_empty()) {
-            self.enable(&above, place, is_own(&so_far))?;
-            if !so_far.is_empty() {
-                so_far.push('/');
-            }
-            so_far.push_str(part);
+        // The way to sexton's own group, as long as this one is the same.
+        let mut own = hierarchy.own.as_deref().map(parts);
+        for part in parts(&place.below) {
+            let is_own = own.as_mut().map(Iterator::next);
+            self.enable(&above, place, is_own == Some(None))?;
             // Where sexton itself is nobody removes anything; beyond, another sexton may be about to.
-            let hold =
-                !own.as_deref().is_some_and(|own| own.strip_prefix(&*so_far).is_some_and(|rest| rest.starts_with('/')));
+            let hold = is_own != Some(Some(part));
+            if hold {
+                own = None;
+            }
             let folder = above.enter(part, hold)?;
             if is_cpuset {
                 fill_cpuset(&above, &folder)?;
             }
             if hold && folder.is_ours() {
-                self.members.push(Member { kind: Kind::Parent, above, folder: folder.again()? });
+                let held = folder.again()?;
+                self.add(Kind::Parent, above, held);
             }
             above = folder;
         }
-        self.enable(&above, place, is_own(&so_far))?;
+        self.enable(&above, place, own.map(|mut own| own.next()) == Some(None))?;
         let folder = make_and_lock(&above, name, fixed)?;
-        self.members.push(Member { kind: Kind::Command, above, folder });
-        let Some(Member { above, folder, .. }) = self.members.last() else { return Ok(()) };
+        self.add(Kind::Command, above, folder);
+        let [.., above, folder] = &*self.folders else { return Ok(()) };
         if is_cpuset {
             fill_cpuset(above, folder)?;
         }
@@ -147,6 +138,12 @@ impl Group {
         }
         self.procs.push(folder.procs()?);
         Ok(())
+    }
+
+    fn add(&mut self, kind: Kind, above: Folder, folder: Folder) {
+        self.kinds.push(kind);
+        self.folders.push(above);
+        self.folders.push(folder);
     }
 
     /// Enables the controllers of a place for the groups below; `is_own`: this is the group that sexton is in.
@@ -162,7 +159,7 @@ impl Group {
                 && is_own
                 && let Some(outside) = v2::evacuate(folder, &own_name())?
             {
-                self.members.push(Member { kind: Kind::Outside, above: folder.again()?, folder: outside });
+                self.add(Kind::Outside, folder.again()?, outside);
                 enabled = v2::enable(folder, name)?;
             }
             match enabled {
@@ -180,13 +177,19 @@ impl Group {
     }
 
     fn remove_from(&mut self, first: usize) {
-        for member in self.members.iter().skip(first).filter(|member| member.kind == Kind::Command) {
-            if let Err(errno) = remove(&member.above, &member.folder, REMOVE_LIMIT) {
-                warn!("{}: {}: it stays", member.folder.call("rmdir", "", ""), errno_name(errno));
+        let pairs = self.folders.chunks_exact(2).zip(&self.kinds).skip(first);
+        for (pair, kind) in pairs {
+            if let ([above, folder], Kind::Command) = (pair, kind)
+                && let Err(errno) = remove(above, folder, REMOVE_LIMIT)
+            {
+                warn!("{}: {}: it stays", folder.call("rmdir", "", ""), errno_name(errno));
             }
         }
-        while self.members.len() > first {
-            let Some(Member { kind, above, folder }) = self.members.pop() else { break };
+        while self.kinds.len() > first {
+            let (Some(kind), Some(folder), Some(above)) = (self.kinds.pop(), self.folders.pop(), self.folders.pop())
+            else {
+                break;
+            };
             match kind {
                 Kind::Command => {}
                 // Who else needs it holds it.
@@ -199,6 +202,11 @@ impl Group {
             }
         }
     }
+}
+
+/// The names on a way from group to group.
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty())
 }
 
 /// Makes a group below that is this sexton's alone.

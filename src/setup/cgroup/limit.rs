@@ -145,19 +145,17 @@ impl Asked {
             What::MemorySwap if unified => number -= memory.unwrap_or(0),
             _ => {}
         }
-        let mut value = String::new();
-        if !key.is_empty() {
-            value = disk(&self.text)?;
-            value.push(' ');
-            value.push_str(if unified { key } else { "" });
+        if key.is_empty() {
+            return Ok(number.to_string());
         }
-        value.push_str(&number.to_string());
-        Ok(value)
+        let disk = disk(&self.text)?;
+        let key = if unified { key } else { "" };
+        Ok(format!("{}:{} {key}{number}", libc::major(disk), libc::minor(disk)))
     }
 }
 
-/// A disk as the kernel numbers it, `MAJOR:MINOR`.
-fn disk(path: &str) -> Result<String, SetupError> {
+/// A disk's number.
+fn disk(path: &str) -> Result<u64, SetupError> {
     let found = fs::metadata(path).map_err(|error| {
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
         SetupError::call(format!("stat({path:?})"), errno, "name a disk that is there, such as /dev/sda")
@@ -165,7 +163,7 @@ fn disk(path: &str) -> Result<String, SetupError> {
     if !found.file_type().is_block_device() {
         return Err(SetupError::found(format!("{path:?}"), "no block device; name a disk, such as /dev/sda"));
     }
-    Ok(format!("{}:{}", libc::major(found.rdev()), libc::minor(found.rdev())))
+    Ok(found.rdev())
 }
 
 #[cfg(test)]

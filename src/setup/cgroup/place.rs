@@ -12,7 +12,7 @@ use crate::sys::Errno;
 pub struct Place {
     /// In which hierarchy.
     pub hierarchy: Hierarchy,
-    /// The group above, seen from the hierarchy's top.
+    /// The group above, seen from the hierarchy's top: empty, or with a slash before it.
     pub below: String,
     /// What is written.
     pub settings: Vec<Setting>,
@@ -28,14 +28,23 @@ pub fn hierarchies() -> Result<Vec<Hierarchy>, SetupError> {
     })
 }
 
-/// The group above, in this hierarchy; `None`: it is below sexton's own, which cannot be seen.
+/// The group above, in this hierarchy: empty for its top, or with a slash before it; `None`: it is below sexton's own, which cannot be seen.
 pub fn below(wanted: &Wanted, hierarchy: &Hierarchy) -> Option<String> {
     let parent = wanted.parent.as_deref().unwrap_or_default();
-    if parent.starts_with('/') {
-        return Some(parent.trim_matches('/').to_owned());
+    let mut way = String::new();
+    if !parent.starts_with('/') {
+        let own = hierarchy.own.as_deref()?;
+        if !own.is_empty() {
+            way.push('/');
+            way.push_str(own);
+        }
+        way.push('/');
     }
-    let own = hierarchy.own.as_deref()?;
-    Some(format!("{own}/{parent}").trim_matches('/').to_owned())
+    way.push_str(parent);
+    while way.ends_with('/') {
+        way.pop();
+    }
+    Some(way)
 }
 
 /// Where which groups are to be made.
