@@ -107,7 +107,7 @@ fn combine(mut mountinfo: &[u8], mut groups: &[u8], is_there: impl Fn(&Mount<'_>
 fn of_line(mounts: &[Mount<'_>], mut line: &[u8]) -> Option<Hierarchy> {
     cut(&mut line, b':');
     let controllers = cut(&mut line, b':');
-    let path = std::str::from_utf8(line).ok()?;
+    let path = std::str::from_utf8(line).ok().filter(|path| path.starts_with('/'))?;
     let mut best = None;
     let mut best_rank = 0;
     for mount in mounts.iter().filter(|mount| mount.unified == controllers.is_empty()) {
@@ -218,7 +218,7 @@ mod tests {
     fn g1_a_mounted_part_is_seen_from_its_own_root() {
         let mounts = "1 2 0:29 /docker/1a /sys/fs/cgroup/memory ro,nosuid - cgroup cgroup rw,memory";
         let own = |path: &str| found(mounts, &format!("4:memory:{path}"))[0].own.clone();
-        assert_eq!(own("/docker/1a"), Some("".into()));
+        assert_eq!(own("/docker/1a").as_deref(), Some(""));
         assert_eq!(own("/docker/1a/b"), Some("b".into()));
         assert_eq!(own("/docker/1ab"), None, "another group whose name begins alike");
         assert_eq!(own("/"), None);

@@ -117,8 +117,8 @@ impl Group {
                 fill_cpuset(&above, &folder)?;
             }
             if hold && folder.is_ours() {
-                let held = folder.again()?;
-                self.add(Kind::Parent, above, held);
+                let copy = folder.again()?;
+                self.add(Kind::Parent, above, copy);
             }
             above = folder;
         }
