@@ -22,165 +22,58 @@
 
 pub mod folder;
 pub mod group;
+pub mod limit;
 pub mod place;
 pub mod v1;
 pub mod v2;
 
-use std::borrow::Cow;
 use std::fmt;
-use std::path::PathBuf;
 
 pub use group::Group;
+pub use limit::{UNLIMITED, What};
 
 use super::step::{SetupError, State, Step, Steps};
 use crate::sys::action::Action;
-use place::{Place, places};
-
-/// No limit: `-1`.
-pub const UNLIMITED: i64 = -1;
+use limit::Asked;
+use place::places;
 
 /// What is wanted.
 #[derive(Default, Debug)]
 pub struct Wanted {
-    /// `--memory`: bytes, or [`UNLIMITED`].
-    pub memory: Option<i64>,
-    /// `--memory-swap`: bytes of memory and swap together, or [`UNLIMITED`].
-    pub memory_swap: Option<i64>,
-    /// `--memory-reservation`: bytes.
-    pub memory_reservation: Option<i64>,
-    /// `--memory-swappiness`: 0 to 100.
-    pub memory_swappiness: Option<i64>,
-    /// `--oom-kill-disable`.
-    pub oom_kill_disable: bool,
-    /// `--cpus`: thousandths of a CPU.
-    pub cpus: Option<i64>,
-    /// `--cpu-shares`: 2 to 262144.
-    pub cpu_shares: Option<i64>,
-    /// `--cpuset-cpus`: numbers and ranges.
-    pub cpuset_cpus: Option<String>,
-    /// `--cpuset-mems`: numbers and ranges.
-    pub cpuset_mems: Option<String>,
-    /// `--pids-limit`: processes and threads, or [`UNLIMITED`].
-    pub pids: Option<i64>,
-    /// `--blkio-weight`: 10 to 1000.
-    pub blkio_weight: Option<i64>,
-    /// `--device-read-bps` and its like.
-    pub devices: Vec<Device>,
-    /// `--cgroup-conf`: files of the group, and what is written to them.
-    pub conf: Vec<(String, String)>,
+    /// Limits.
+    asked: Vec<Asked>,
     /// `--cgroup-parent`.
-    pub parent: Option<PathBuf>,
+    pub parent: Option<String>,
     /// `--cgroup-name`.
     pub name: Option<String>,
 }
 
-/// A limit on the traffic of one disk.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Device {
-    /// The disk's device file.
-    pub path: String,
-    /// What is limited.
-    pub rate: Rate,
-    /// How much a second.
-    pub limit: i64,
-}
-
-/// What is limited of a disk's traffic.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rate {
-    /// Bytes read.
-    ReadBytes,
-    /// Bytes written.
-    WriteBytes,
-    /// Reads.
-    ReadOperations,
-    /// Writes.
-    WriteOperations,
-}
-
-impl Rate {
-    /// Whether bytes are counted.
-    pub fn is_bytes(self) -> bool {
-        matches!(self, Self::ReadBytes | Self::WriteBytes)
-    }
-
-    fn option(self) -> &'static str {
-        match self {
-            Self::ReadBytes => "--device-read-bps",
-            Self::WriteBytes => "--device-write-bps",
-            Self::ReadOperations => "--device-read-iops",
-            Self::WriteOperations => "--device-write-iops",
-        }
-    }
-}
-
-/// The controllers that the options are about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Controller {
-    /// Memory and swap.
-    Memory,
-    /// CPU time.
-    Cpu,
-    /// CPUs and memory nodes.
-    Cpuset,
-    /// Processes and threads.
-    Pids,
-    /// Disks.
-    Io,
-}
-
-impl Controller {
-    const ALL: [Self; 5] = [Self::Memory, Self::Cpu, Self::Cpuset, Self::Pids, Self::Io];
-
-    /// Its name, in version 2 or in version 1.
-    pub fn name(self, unified: bool) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Cpu => "cpu",
-            Self::Cpuset => "cpuset",
-            Self::Pids => "pids",
-            Self::Io if unified => "io",
-            Self::Io => "blkio",
-        }
-    }
-}
-
-/// One file of the group, and what is written to it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Setting<'a> {
-    /// The option that wants it.
-    pub option: &'static str,
-    /// The file.
-    pub file: Cow<'a, str>,
-    /// The text.
-    pub value: Cow<'a, str>,
-    /// Another file and text, where the first is not there.
-    pub or: Option<(&'static str, String)>,
-    /// It follows from another option: where the file is not there, nothing that was asked for is missing.
-    pub implied: bool,
-}
-
-impl<'a> Setting<'a> {
-    /// A setting that was asked for.
-    pub fn new(option: &'static str, file: &'static str, value: impl Into<Cow<'a, str>>) -> Self {
-        Self { option, file: file.into(), value: value.into(), or: None, implied: false }
-    }
-}
-
 impl Wanted {
+    /// Adds a limit. One that is not [`What::is_repeatable`] takes the place of an earlier one.
+    pub fn ask(&mut self, what: What, number: i64, text: &str) {
+        if !what.is_repeatable() {
+            self.asked.retain(|asked| asked.what != what);
+        }
+        self.asked.push(Asked { what, number, text: text.to_owned() });
+    }
+
+    /// The number that was asked for.
+    fn number(&self, what: What) -> Option<i64> {
+        self.asked.iter().find(|asked| asked.what == what).map(|asked| asked.number)
+    }
+
     /// What goes together and what does not.
     pub fn check(&self) -> Result<(), String> {
-        let memory = self.memory.filter(|memory| *memory != UNLIMITED);
-        if let Some(swap) = self.memory_swap.filter(|swap| *swap != UNLIMITED) {
-            match memory {
-                None => return Err("--memory-swap limits memory and swap together; it needs --memory".into()),
-                Some(memory) if memory > swap => {
-                    return Err("--memory-swap is memory and swap together; it cannot be less than --memory".into());
-                }
-                Some(_) => {}
+        let memory = self.number(What::Memory).filter(|memory| *memory != UNLIMITED);
+        if let Some(swap) = self.number(What::MemorySwap).filter(|swap| *swap != UNLIMITED) {
+            if memory.is_none() {
+                return Err("--memory-swap limits memory and swap together; it needs --memory".into());
+            }
+            if memory > Some(swap) {
+                return Err("--memory-swap is memory and swap together; it cannot be less than --memory".into());
             }
         }
-        if self.memory_reservation.zip(memory).is_some_and(|(reserved, memory)| reserved > memory) {
+        if memory.is_some() && self.number(What::MemoryReservation) > memory {
             return Err("--memory-reservation cannot be more than --memory".into());
         }
         Ok(())
@@ -188,32 +81,12 @@ impl Wanted {
 
     /// Whether a group is needed.
     fn any(&self) -> bool {
-        self.name.is_some()
-            || self.parent.is_some()
-            || !self.conf.is_empty()
-            || Controller::ALL.into_iter().any(|controller| self.needs(controller))
+        self.name.is_some() || self.parent.is_some() || !self.asked.is_empty()
     }
 
-    /// Whether an option is about this controller.
-    fn needs(&self, controller: Controller) -> bool {
-        match controller {
-            Controller::Memory => {
-                self.oom_kill_disable
-                    || [self.memory, self.memory_swap, self.memory_reservation, self.memory_swappiness]
-                        .iter()
-                        .any(Option::is_some)
-            }
-            Controller::Cpu => self.cpus.is_some() || self.cpu_shares.is_some(),
-            Controller::Cpuset => self.cpuset_cpus.is_some() || self.cpuset_mems.is_some(),
-            Controller::Pids => self.pids.is_some(),
-            Controller::Io => self.blkio_weight.is_some() || !self.devices.is_empty(),
-        }
-    }
-
-    /// Memory and swap together: as asked for, or docker's default of twice the memory.
-    fn memory_and_swap(&self) -> Option<i64> {
-        let twice = || self.memory.map(|memory| if memory == UNLIMITED { memory } else { memory.saturating_mul(2) });
-        self.memory_swap.or_else(twice)
+    /// The group's name.
+    fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(group::own_name)
     }
 
     /// Before anything is new: the groups are made, and their limits written.
@@ -235,7 +108,12 @@ struct Sweep<'a>(&'a Wanted);
 
 impl Step for Sweep<'_> {
     fn run(&self, _: &mut State) -> Result<(), SetupError> {
-        group::sweep(&place::parents(self.0)?);
+        // Those of other limits are in other hierarchies.
+        for hierarchy in place::hierarchies()? {
+            if let Some(below) = place::below(self.0, &hierarchy) {
+                group::sweep(&format!("{}{below}", hierarchy.top));
+            }
+        }
         Ok(())
     }
 }
@@ -251,10 +129,12 @@ struct Make<'a>(&'a Wanted);
 
 impl Step for Make<'_> {
     fn run(&self, state: &mut State) -> Result<(), SetupError> {
-        let places = places(self.0)?;
-        let name = self.0.name.clone().unwrap_or_else(group::own_name);
+        let name = self.0.name();
         let group = state.group.get_or_insert_default();
-        places.iter().try_for_each(|place| group.make(place, &name, self.0.name.is_some()))
+        for place in &places(self.0)? {
+            group.make(place, &name, self.0.name.is_some())?;
+        }
+        Ok(())
     }
 
     fn undo(&self, state: &mut State) {
@@ -271,22 +151,17 @@ impl fmt::Display for Make<'_> {
             Ok(places) => places,
             Err(why) => return write!(f, ": cannot: {why}"),
         };
-        let name = self.0.name.clone().unwrap_or_else(group::own_name);
-        places.iter().try_for_each(|place| explain(f, place, &name))
+        let name = self.0.name();
+        for place in &places {
+            let version = if place.hierarchy.unified { "v2" } else { "v1" };
+            let why = if place.needed { "" } else { "; to end it in one go" };
+            write!(f, "\n      {}{}/{name} ({version}{why})", place.hierarchy.top, place.below)?;
+            for setting in &place.settings {
+                write!(f, "\n        {} = {}", setting.file, setting.value)?;
+            }
+        }
+        Ok(())
     }
-}
-
-fn explain(f: &mut fmt::Formatter<'_>, place: &Place<'_>, name: &str) -> fmt::Result {
-    let version = if place.hierarchy.unified { "v2" } else { "v1" };
-    write!(f, "\n      {} ({version}", place.path().join(name).display())?;
-    if !place.needed {
-        f.write_str("; holds it together at the end")?;
-    }
-    f.write_str(")")?;
-    for setting in &place.settings {
-        write!(f, "\n        {} = {}", setting.file, setting.value)?;
-    }
-    Ok(())
 }
 
 /// The command's process joins, by itself.
@@ -294,8 +169,9 @@ struct Join;
 
 impl Step for Join {
     fn run(&self, state: &mut State) -> Result<(), SetupError> {
-        let joined = state.group.iter_mut().flat_map(Group::take_procs).map(Action::JoinCgroup);
-        state.actions.extend(joined);
+        if let Some(group) = &mut state.group {
+            state.actions.extend(group.procs.drain(..).map(Action::JoinCgroup));
+        }
         Ok(())
     }
 }

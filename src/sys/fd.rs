@@ -160,6 +160,13 @@ pub fn duplicate(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
+/// `flock(2)` without waiting: the lock is that of the open file, so it ends with the last descriptor of it.
+pub fn lock(fd: BorrowedFd<'_>, exclusive: bool) -> Result<(), Errno> {
+    let operation = libc::LOCK_NB | if exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
+    // SAFETY: passes integers only.
+    Errno::result(unsafe { libc::flock(fd.as_raw_fd(), operation) }).map(drop)
+}
+
 /// Room for at least one entry of a folder: its header and a name of 255 bytes (`NAME_MAX`), and then some.
 const ENTRIES_ROOM: usize = 2048;
 /// Where `struct linux_dirent64` has its own length, and its name.

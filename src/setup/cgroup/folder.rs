@@ -4,17 +4,15 @@
 //! flock(2) is known across PID namespaces, which process ids are not, and the kernel lets it go when its holder dies.
 #![forbid(unsafe_code)]
 
-use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::thread::sleep;
 use std::time::Duration;
 
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use crate::setup::step::SetupError;
@@ -31,33 +29,35 @@ const STICKY: u32 = 0o1000;
 /// How often a folder that another sexton is about to remove is looked for again.
 const TRIES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(1);
+/// More than the files of version 1 and version 2 that are read here hold: they fit into a page.
+const ROOM: usize = 4096;
 
 /// The folder.
 #[derive(Debug)]
 pub struct Folder {
     file: File,
-    path: PathBuf,
+    path: String,
 }
 
 impl Folder {
-    /// The top of a hierarchy.
-    pub fn open(path: &Path) -> Result<Self, SetupError> {
+    /// By its path.
+    pub fn open(path: &str) -> Result<Self, SetupError> {
         let file = File::open(path).map_err(|error| {
             let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-            SetupError::call(
-                format!("open({:?})", path.display()),
-                errno,
-                "cgroups are mounted there, but cannot be read",
-            )
+            SetupError::call(format!("open({path:?})"), errno, "cgroups are mounted there, but cannot be read")
         })?;
         Ok(Self { file, path: path.to_owned() })
     }
 
+    /// openat(2): a file, or a group below.
+    fn open_at(&self, name: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
+        openat(&self.file, name, flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+    }
+
     /// A group below.
-    pub fn at(&self, name: &OsStr) -> Result<Self, Errno> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&self.file, name, flags, Mode::empty())?;
-        Ok(Self { file: file.into(), path: self.path.join(name) })
+    pub fn at(&self, name: &[u8]) -> Result<Self, Errno> {
+        let file = self.open_at(name, OFlag::O_DIRECTORY)?.into();
+        Ok(Self { file, path: format!("{}/{}", self.path, String::from_utf8_lossy(name)) })
     }
 
     /// The same, once more.
@@ -68,8 +68,8 @@ impl Folder {
     }
 
     /// Its name in the group above.
-    pub fn name(&self) -> &OsStr {
-        self.path.file_name().unwrap_or_default()
+    pub fn name(&self) -> &[u8] {
+        self.path.rsplit('/').next().unwrap_or_default().as_bytes()
     }
 
     /// The descriptor.
@@ -79,26 +79,18 @@ impl Folder {
 
     /// A call on one of its files, for messages.
     pub fn call(&self, call: &str, file: &str, text: &str) -> String {
-        let path = self.path.join(file);
-        if text.is_empty() {
-            return format!("{call}({:?})", path.display());
-        }
-        format!("{call}({:?}, {text:?})", path.display())
-    }
-
-    /// Makes a group below.
-    pub fn make(&self, name: &str, mode: u32) -> Result<Self, SetupError> {
-        self.try_make(name.as_ref(), mode).map_err(|errno| self.cannot_make(name.as_ref(), errno))
+        let path = format!("{}/{file}", self.path);
+        if text.is_empty() { format!("{call}({path:?})") } else { format!("{call}({path:?}, {text:?})") }
     }
 
     /// mkdir(2), then open(2).
-    pub fn try_make(&self, name: &OsStr, mode: u32) -> Result<Self, Errno> {
+    pub fn try_make(&self, name: &[u8], mode: u32) -> Result<Self, Errno> {
         mkdirat(&self.file, name, Mode::from_bits_truncate(mode))?;
         self.at(name)
     }
 
     /// Why a group cannot be made below.
-    pub fn cannot_make(&self, name: &OsStr, errno: Errno) -> SetupError {
+    pub fn cannot_make(&self, name: &str, errno: Errno) -> SetupError {
         let advice = match errno {
             Errno::EROFS => READ_ONLY,
             Errno::EACCES | Errno::EPERM => {
@@ -111,27 +103,31 @@ impl Folder {
             Errno::ENOENT => "the group above is gone",
             _ => "the kernel refused",
         };
-        SetupError::call(format!("mkdir({:?})", self.path.join(name).display()), errno, advice)
+        SetupError::call(self.call("mkdir", name, ""), errno, advice)
     }
 
     /// The group below, made if it is not there. With `hold`, one that a sexton has made is held, so that no other one
     /// removes it.
-    pub fn enter(&self, name: &OsStr, hold: bool) -> Result<Self, SetupError> {
+    pub fn enter(&self, name: &str, hold: bool) -> Result<Self, SetupError> {
         let mut last = Errno::ENOENT;
         for _ in 0..TRIES {
-            let folder = self.at(name).or_else(|errno| match errno {
-                Errno::ENOENT => self.try_make(name, OURS),
-                errno => Err(errno),
-            });
+            let mut folder = self.at(name.as_bytes());
+            if let Err(Errno::ENOENT) = folder {
+                folder = self.try_make(name.as_bytes(), OURS);
+            }
             match folder {
-                Ok(folder) if !hold || !folder.is_ours() => return Ok(folder),
-                Ok(folder) if folder.file.try_lock_shared().is_ok() && folder.is_there() => return Ok(folder),
-                Ok(_) => last = Errno::EBUSY,
+                Ok(folder) => {
+                    if !hold || !folder.is_ours() || (fd::lock(folder.descriptor(), false).is_ok() && folder.is_there())
+                    {
+                        return Ok(folder);
+                    }
+                    last = Errno::EBUSY;
+                }
                 // Made, or removed, by another one in between.
                 Err(errno @ (Errno::EEXIST | Errno::ENOENT)) => last = errno,
                 Err(errno) => return Err(self.cannot_make(name, errno)),
             }
-            std::thread::sleep(PAUSE);
+            sleep(PAUSE);
         }
         Err(self.cannot_make(name, last))
     }
@@ -144,7 +140,7 @@ impl Folder {
 
     /// Takes it for this sexton alone, until the descriptor is closed.
     pub fn lock(&self) -> bool {
-        self.file.try_lock().is_ok()
+        fd::lock(self.descriptor(), true).is_ok()
     }
 
     /// Whether it has not been removed: then it would have no files.
@@ -154,79 +150,75 @@ impl Folder {
 
     /// Whether it has such a file.
     pub fn has(&self, file: &str) -> bool {
-        fstatat(&self.file, file, AtFlags::empty()).is_ok()
-    }
-
-    fn open_file(&self, file: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
-        openat(&self.file, file, flags | OFlag::O_CLOEXEC, Mode::empty())
+        self.open_at(file.as_bytes(), OFlag::O_PATH).is_ok()
     }
 
     /// What a file says.
     pub fn read(&self, file: &str) -> Result<String, SetupError> {
-        let mut text = String::new();
-        let read = self.open_file(file, OFlag::O_RDONLY).and_then(|opened| {
-            let read = File::from(opened).read_to_string(&mut text);
-            read.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
-        });
-        read.map_err(|errno| SetupError::call(self.call("read", file, ""), errno, "this cgroup is not to be read"))?;
-        Ok(text)
+        self.try_read(file)
+            .map_err(|errno| SetupError::call(self.call("read", file, ""), errno, "this cgroup is not to be read"))
+    }
+
+    /// One read(2).
+    pub fn try_read(&self, file: &str) -> Result<String, Errno> {
+        let mut room = [0; ROOM];
+        let opened = self.open_at(file.as_bytes(), OFlag::O_RDONLY)?;
+        let count = File::from(opened).read(&mut room);
+        let count = count.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+        Ok(String::from_utf8_lossy(room.get(..count).unwrap_or_default()).into_owned())
     }
 
     /// One write(2).
     pub fn try_write(&self, file: &str, text: &str) -> Result<(), Errno> {
-        fd::write(self.open_file(file, OFlag::O_WRONLY)?.as_fd(), text.as_bytes()).map(drop)
-    }
-
-    /// The same, with advice if it fails.
-    pub fn write(&self, file: &str, text: &str, advice: &'static str) -> Result<(), SetupError> {
-        self.try_write(file, text).map_err(|errno| SetupError::call(self.call("write", file, text), errno, advice))
+        fd::write(self.open_at(file.as_bytes(), OFlag::O_WRONLY)?.as_fd(), text.as_bytes()).map(drop)
     }
 
     /// `cgroup.procs`, to be written by those who join.
     pub fn procs(&self) -> Result<OwnedFd, SetupError> {
         let file = "cgroup.procs";
-        let opened = self.open_file(file, OFlag::O_WRONLY);
-        opened.map_err(|errno| SetupError::call(self.call("open", file, ""), errno, "this group is not this user's"))
+        self.open_at(file.as_bytes(), OFlag::O_WRONLY)
+            .map_err(|errno| SetupError::call(self.call("open", file, ""), errno, "this group is not this user's"))
     }
 
     /// Removes a group below. EBUSY: processes or groups are in it.
-    pub fn remove_folder(&self, name: &OsStr) -> Result<(), Errno> {
+    pub fn remove_folder(&self, name: &[u8]) -> Result<(), Errno> {
         unlinkat(&self.file, name, UnlinkatFlags::RemoveDir)
     }
 
-    /// The names of what is in it, groups and files, that are not refused.
-    pub fn names(&self, mut wanted: impl FnMut(&[u8]) -> bool) -> Vec<OsString> {
-        let mut found = Vec::new();
+    /// Calls `visit` with the name of each group below and of each file, but those that begin with a point.
+    pub fn each_name(&self, visit: &mut dyn FnMut(&[u8])) {
         // Its own position: that of a descriptor that is held moves.
-        if let Ok(own) = self.at(OsStr::new(".")) {
-            let mut names = NamesOf::new(own.descriptor());
-            while let Some(name) = names.read() {
-                if !matches!(name, b"." | b"..") && wanted(name) {
-                    found.push(OsStr::from_bytes(name).to_owned());
-                }
+        let Ok(own) = self.open_at(b".", OFlag::O_DIRECTORY) else { return };
+        let mut names = NamesOf::new(own.as_fd());
+        while let Some(name) = names.read() {
+            if !name.starts_with(b".") {
+                visit(name);
             }
         }
-        found
     }
 
-    /// The groups below.
-    pub fn below(&self) -> Vec<Self> {
-        self.names(|_| true).iter().filter_map(|name| self.at(name).ok()).collect()
+    /// Calls `visit` with each group below.
+    pub fn each_below(&self, visit: &mut dyn FnMut(&[u8], Self)) {
+        self.each_name(&mut |name| {
+            if let Ok(below) = self.at(name) {
+                visit(name, below);
+            }
+        });
     }
-}
 
-/// Calls `visit` with each process in a group, as cgroup.procs has them: 0 is one that this PID namespace does not know.
-pub fn each_pid(folder: &Folder, mut visit: impl FnMut(i32)) {
-    let Ok(procs) = folder.open_file("cgroup.procs", OFlag::O_RDONLY) else { return };
-    let mut file = File::from(procs);
-    let mut buffer = [0; 1024];
-    let mut number = None;
-    while let Ok(count @ 1..) = file.read(&mut buffer) {
-        for byte in buffer.iter().take(count) {
-            if byte.is_ascii_digit() {
-                number = Some(number.unwrap_or(0) * 10 + i32::from(byte - b'0'));
-            } else if let Some(pid) = number.take() {
-                visit(pid);
+    /// Calls `visit` with each process, as cgroup.procs has them: 0 is one that this PID namespace does not know.
+    pub fn each_pid(&self, visit: &mut dyn FnMut(i32)) {
+        let Ok(procs) = self.open_at(b"cgroup.procs", OFlag::O_RDONLY) else { return };
+        let mut file = File::from(procs);
+        let mut room = [0; ROOM];
+        let mut number = None;
+        while let Ok(count @ 1..) = file.read(&mut room) {
+            for byte in room.iter().take(count) {
+                if byte.is_ascii_digit() {
+                    number = Some(number.unwrap_or(0) * 10 + i32::from(byte - b'0'));
+                } else if let Some(pid) = number.take() {
+                    visit(pid);
+                }
             }
         }
     }

@@ -4,21 +4,18 @@
 //! a dead sexton's: what is in it is killed, and it is removed.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use log::warn;
 use nix::unistd::getpid;
 
-use super::Setting;
-use super::folder::{Folder, OURS, READ_ONLY, each_pid};
+use super::folder::{Folder, OURS, READ_ONLY};
+use super::limit::{Setting, controller};
 use super::place::Place;
 use super::v1::fill_cpuset;
-use super::v2::{self, Enabled, Evacuated};
+use super::v2::{self, Enabled};
 use crate::procfs;
 use crate::setup::step::SetupError;
 use crate::signal::Signal;
@@ -42,21 +39,25 @@ const FREEZE_TRIES: usize = 50;
 /// The command's groups.
 #[derive(Default, Debug)]
 pub struct Group {
-    members: Vec<Member>,
-    /// Groups above that a sexton has made, outermost first, with their lock.
-    parents: Vec<Member>,
-    evacuated: Option<Evacuated>,
+    /// Whose groups they are, in the order in which they were made.
+    kinds: Vec<Kind>,
+    /// Of each the group above, and it itself.
+    folders: Vec<Folder>,
+    /// The `cgroup.procs` that the command writes to, to join.
+    pub procs: Vec<OwnedFd>,
+    /// Controllers that were enabled since sexton left its own group.
+    enabled: Vec<String>,
 }
 
-/// A group of one hierarchy.
-#[derive(Debug)]
-struct Member {
-    /// The group above.
-    above: Folder,
-    /// It.
-    folder: Folder,
-    /// Its cgroup.procs, until the command has it.
-    procs: Option<OwnedFd>,
+/// Whose group it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// The command's.
+    Command,
+    /// One above that a sexton has made, with this sexton's lock: who is last removes it.
+    Parent,
+    /// Sexton's own, below the one that it was in.
+    Outside,
 }
 
 /// The name of this sexton's groups: no other process of this PID namespace has the same.
@@ -68,88 +69,102 @@ pub fn own_name() -> String {
 
 /// Whether it may be one of [`own_name`].
 fn is_own_name(name: &[u8]) -> bool {
-    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let mut numbers = name.strip_prefix(PREFIX.as_bytes()).unwrap_or_default().splitn(2, |byte| *byte == b'-');
-    numbers.next().is_some_and(is_number) && numbers.next().is_some_and(is_number)
+    let Some(numbers) = name.strip_prefix(PREFIX.as_bytes()) else { return false };
+    let mut parts = 0;
+    for part in numbers.split(|byte| *byte == b'-') {
+        parts += 1;
+        if part.is_empty() || !part.iter().all(u8::is_ascii_digit) {
+            return false;
+        }
+    }
+    parts == 2
 }
 
 impl Group {
     /// Descriptors that are needed until the end.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let members = self.members.iter().chain(&self.parents).flat_map(|member| [&member.above, &member.folder]);
-        let evacuated = self.evacuated.iter().flat_map(|evacuated| [&evacuated.from, &evacuated.to]);
-        members.chain(evacuated).map(Folder::descriptor)
-    }
-
-    /// What the command writes to, to join.
-    pub fn take_procs(&mut self) -> impl Iterator<Item = OwnedFd> {
-        self.members.iter_mut().filter_map(|member| member.procs.take())
+        self.folders.iter().map(Folder::descriptor)
     }
 
     /// Makes the group of one hierarchy and writes its limits. A `fixed` name is the only one.
-    pub fn make(&mut self, place: &Place<'_>, name: &str, fixed: bool) -> Result<(), SetupError> {
-        let before = (self.members.len(), self.parents.len());
+    pub fn make(&mut self, place: &Place, name: &str, fixed: bool) -> Result<(), SetupError> {
+        let before = self.kinds.len();
         match self.try_make(place, name, fixed) {
             Err(_) if !place.needed => {
-                self.remove_from(before.0, before.1);
+                self.remove_from(before);
                 Ok(())
             }
             result => result,
         }
     }
 
-    fn try_make(&mut self, place: &Place<'_>, name: &str, fixed: bool) -> Result<(), SetupError> {
+    fn try_make(&mut self, place: &Place, name: &str, fixed: bool) -> Result<(), SetupError> {
         let hierarchy = &place.hierarchy;
         let is_cpuset = !hierarchy.unified && hierarchy.has("cpuset");
-        let mut folder = Folder::open(&hierarchy.top)?;
-        let mut so_far = PathBuf::new();
-        let mut rest = place.below.iter();
-        loop {
-            if hierarchy.unified {
-                let is_own = hierarchy.own.as_ref() == Some(&so_far);
-                self.enable(&folder, &place.controllers, is_own)?;
-            }
-            let Some(part) = rest.next() else { break };
-            so_far.push(part);
+        let mut above = Folder::open(&hierarchy.top)?;
+        // The way to sexton's own group, as long as this one is the same.
+        let mut own = hierarchy.own.as_deref().map(parts);
+        for part in parts(&place.below) {
+            let is_own = own.as_mut().map(Iterator::next);
+            self.enable(&above, place, is_own == Some(None))?;
             // Where sexton itself is nobody removes anything; beyond, another sexton may be about to.
-            let hold = !hierarchy.own.as_ref().is_some_and(|own| own.starts_with(&so_far));
-            let below = folder.enter(part, hold)?;
+            let hold = is_own != Some(Some(part));
+            if hold {
+                own = None;
+            }
+            let folder = above.enter(part, hold)?;
             if is_cpuset {
-                fill_cpuset(&folder, &below)?;
+                fill_cpuset(&above, &folder)?;
             }
-            if hold && below.is_ours() {
-                self.parents.push(Member { above: folder, folder: below.again()?, procs: None });
+            if hold && folder.is_ours() {
+                let copy = folder.again()?;
+                self.add(Kind::Parent, above, copy);
             }
-            folder = below;
+            above = folder;
         }
-        let made = make_and_lock(&folder, name, fixed)?;
-        self.members.push(Member { above: folder, folder: made, procs: None });
-        let Some(member) = self.members.last_mut() else { return Ok(()) };
+        self.enable(&above, place, own.map(|mut own| own.next()) == Some(None))?;
+        let folder = make_and_lock(&above, name, fixed)?;
+        self.add(Kind::Command, above, folder);
+        let [.., above, folder] = &*self.folders else { return Ok(()) };
         if is_cpuset {
-            fill_cpuset(&member.above, &member.folder)?;
+            fill_cpuset(above, folder)?;
         }
         for setting in &place.settings {
-            apply(&member.folder, setting)?;
+            apply(folder, setting)?;
         }
         if !place.needed {
             // To leave the group above one must be allowed to write there too.
-            member.above.procs()?;
+            above.procs()?;
         }
-        member.procs = Some(member.folder.procs()?);
+        self.procs.push(folder.procs()?);
         Ok(())
     }
 
-    /// Enables controllers for the groups below.
-    fn enable(&mut self, folder: &Folder, controllers: &[&str], is_own: bool) -> Result<(), SetupError> {
-        for controller in controllers {
-            let mut enabled = v2::enable(folder, controller)?;
-            if enabled == Enabled::Busy && is_own && self.evacuated.is_none() {
-                self.evacuated = v2::evacuate(folder, &own_name())?;
-                enabled = v2::enable(folder, controller)?;
+    fn add(&mut self, kind: Kind, above: Folder, folder: Folder) {
+        self.kinds.push(kind);
+        self.folders.push(above);
+        self.folders.push(folder);
+    }
+
+    /// Enables the controllers of a place for the groups below; `is_own`: this is the group that sexton is in.
+    fn enable(&mut self, folder: &Folder, place: &Place, is_own: bool) -> Result<(), SetupError> {
+        for setting in place.settings.iter().filter(|_| place.hierarchy.unified) {
+            let name = controller(&setting.file);
+            // The files of the groups themselves need none.
+            if name == "cgroup" {
+                continue;
             }
-            match (enabled, &mut self.evacuated) {
-                (Enabled::Busy, _) => return Err(v2::busy(folder, controller)),
-                (Enabled::Now, Some(evacuated)) if is_own => evacuated.enabled.push((*controller).to_owned()),
+            let mut enabled = v2::enable(folder, name)?;
+            if enabled == Enabled::Busy
+                && is_own
+                && let Some(outside) = v2::evacuate(folder, &own_name())?
+            {
+                self.add(Kind::Outside, folder.again()?, outside);
+                enabled = v2::enable(folder, name)?;
+            }
+            match enabled {
+                Enabled::Busy => return Err(v2::refused(folder, name, Errno::EBUSY)),
+                Enabled::Now if is_own => self.enabled.push(name.to_owned()),
                 _ => {}
             }
         }
@@ -158,25 +173,40 @@ impl Group {
 
     /// Kills all in the groups and removes them.
     pub fn remove(&mut self) {
-        self.remove_from(0, 0);
-        if let Some(evacuated) = self.evacuated.take() {
-            evacuated.undo();
-        }
+        self.remove_from(0);
     }
 
-    fn remove_from(&mut self, members: usize, parents: usize) {
-        for member in self.members.drain(members..) {
-            if let Err(errno) = remove(&member.above, &member.folder, REMOVE_LIMIT) {
-                warn!("{}: {}: it stays", member.folder.call("rmdir", "", ""), errno_name(errno));
+    fn remove_from(&mut self, first: usize) {
+        let pairs = self.folders.chunks_exact(2).zip(&self.kinds).skip(first);
+        for (pair, kind) in pairs {
+            if let ([above, folder], Kind::Command) = (pair, kind)
+                && let Err(errno) = remove(above, folder, REMOVE_LIMIT)
+            {
+                warn!("{}: {}: it stays", folder.call("rmdir", "", ""), errno_name(errno));
             }
         }
-        for parent in self.parents.drain(parents..).rev() {
-            // Who else needs it holds it.
-            if parent.folder.lock() {
-                let _ = parent.above.remove_folder(parent.folder.name());
+        while self.kinds.len() > first {
+            let (Some(kind), Some(folder), Some(above)) = (self.kinds.pop(), self.folders.pop(), self.folders.pop())
+            else {
+                break;
+            };
+            match kind {
+                Kind::Command => {}
+                // Who else needs it holds it.
+                Kind::Parent => {
+                    if folder.lock() {
+                        let _ = above.remove_folder(folder.name());
+                    }
+                }
+                Kind::Outside => v2::come_back(&above, &folder, &self.enabled),
             }
         }
     }
+}
+
+/// The names on a way from group to group.
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty())
 }
 
 /// Makes a group below that is this sexton's alone.
@@ -185,24 +215,24 @@ fn make_and_lock(above: &Folder, name: &str, fixed: bool) -> Result<Folder, Setu
     let first: u64 = first.parse().unwrap_or(0);
     for number in (first..).take(NAMES) {
         let own = format!("{stem}-{number}");
-        let name = OsStr::new(if fixed { name } else { &own });
+        let name = if fixed { name } else { &own };
         match try_make_and_lock(above, name, fixed) {
             Ok(Some(folder)) => return Ok(folder),
             Ok(None) => {}
             Err(errno) => return Err(above.cannot_make(name, errno)),
         }
     }
-    Err(above.cannot_make(name.as_ref(), Errno::EBUSY))
+    Err(above.cannot_make(name, Errno::EBUSY))
 }
 
 /// One try; `None`: another one may do.
-fn try_make_and_lock(above: &Folder, name: &OsStr, fixed: bool) -> Result<Option<Folder>, Errno> {
-    match above.try_make(name, OURS) {
+fn try_make_and_lock(above: &Folder, name: &str, fixed: bool) -> Result<Option<Folder>, Errno> {
+    match above.try_make(name.as_bytes(), OURS) {
         // Between the two, who sweeps may have taken it for a dead sexton's.
         Ok(folder) => Ok((folder.lock() && folder.is_there()).then_some(folder)),
         Err(Errno::ENOENT) if above.is_there() => Ok(None),
         Err(Errno::EEXIST) if !fixed => Ok(None),
-        Err(Errno::EEXIST) => match above.at(name) {
+        Err(Errno::EEXIST) => match above.at(name.as_bytes()) {
             Ok(folder) if !folder.is_ours() => Err(Errno::EEXIST),
             Ok(folder) if !folder.lock() => Err(Errno::EBUSY),
             // A dead sexton's.
@@ -214,62 +244,56 @@ fn try_make_and_lock(above: &Folder, name: &OsStr, fixed: bool) -> Result<Option
     }
 }
 
-fn apply(folder: &Folder, setting: &Setting<'_>) -> Result<(), SetupError> {
-    let (mut file, mut value) = (setting.file.as_ref(), setting.value.as_ref());
-    let mut result = folder.try_write(file, value);
-    if let (Err(Errno::ENOENT), Some((other, text))) = (result, &setting.or) {
-        (file, value) = (*other, text.as_str());
-        result = folder.try_write(file, value);
+fn apply(folder: &Folder, setting: &Setting) -> Result<(), SetupError> {
+    let (mut file, mut value) = (setting.file.clone(), setting.value.clone());
+    let mut result = folder.try_write(&file, &value);
+    // BFQ is a module; version 1 had CFQ until Linux 5.0, and version 2 has iocost, with 1 to 10000 for 10 to 1000.
+    if let (Err(Errno::ENOENT), Some(scheduler)) = (result, file.strip_suffix("bfq.weight")) {
+        if let (Ok(weight), "io.") = (value.parse::<i64>(), scheduler) {
+            value = (1 + (weight - 10) * 9999 / 990).to_string();
+        }
+        file = format!("{scheduler}weight");
+        result = folder.try_write(&file, &value);
     }
-    match result {
-        Err(Errno::ENOENT) if setting.implied => Ok(()),
-        Err(errno) => Err(refused(folder, setting.option, file, value, errno)),
-        Ok(()) => Ok(()),
+    let Err(errno) = result else { return Ok(()) };
+    if errno == Errno::ENOENT && setting.implied {
+        return Ok(());
     }
-}
-
-fn refused(folder: &Folder, option: &str, file: &str, value: &str, errno: Errno) -> SetupError {
-    let controller = file.split('.').next().unwrap_or_default();
     let why = match errno {
-        Errno::ENOENT if file.contains("swap") || file.contains("memsw") => {
+        Errno::ENOENT if setting.option == "--memory-swap" => {
             "has no such file in this kernel, which must count swap (boot with swapaccount=1)"
         }
         Errno::ENOENT => "has no such file in this kernel",
         Errno::EINVAL | Errno::ERANGE => "takes no such value",
         Errno::ENODEV => "limits no such device; name a whole disk, no partition",
-        Errno::EACCES if controller == "cpuset" => "gives no more than the group above has",
+        Errno::EACCES if file.starts_with("cpuset.") => "gives no more than the group above has",
         Errno::EACCES | Errno::EPERM => "does not let this user write; run as root",
         Errno::EBUSY => "is in use so that this cannot be changed",
         Errno::EROFS => READ_ONLY,
         Errno::EOPNOTSUPP => "does not support this here",
         _ => "refused",
     };
-    let advice = format!("the {controller} controller {why}; change or leave out {option}");
-    SetupError::call(folder.call("write", file, value), errno, advice)
+    let advice = format!("the {} controller {why}; change or leave out {}", controller(&file), setting.option);
+    Err(SetupError::call(folder.call("write", &file, &value), errno, advice))
 }
 
-/// Removes the groups of dead sextons below these groups, as far as possible.
-pub fn sweep(parents: &[PathBuf]) {
-    for parent in parents {
-        let Ok(above) = Folder::open(parent) else { continue };
-        for name in above.names(|name| name.starts_with(PREFIX.as_bytes())) {
-            match name.as_bytes().strip_suffix(v2::OUTSIDE.as_bytes()) {
-                // Where a sexton that is dead had moved itself; only an empty one can be removed.
-                Some(stem) if is_own_name(stem) => drop(above.remove_folder(&name)),
-                None if is_own_name(name.as_bytes()) => sweep_one(&above, &name),
-                _ => {}
-            }
+/// Removes the groups of dead sextons below this one, as far as possible.
+pub fn sweep(parent: &str) {
+    let Ok(above) = Folder::open(parent) else { return };
+    above.each_name(&mut |name| {
+        if let Some(stem) = name.strip_suffix(v2::OUTSIDE.as_bytes())
+            && is_own_name(stem)
+        {
+            // Where a sexton that is dead had moved itself; only an empty one can be removed.
+            let _ = above.remove_folder(name);
+        } else if is_own_name(name)
+            && let Ok(folder) = above.at(name)
+            && folder.is_ours()
+            && folder.lock()
+        {
+            let _ = remove(&above, &folder, SWEEP_LIMIT);
         }
-    }
-}
-
-fn sweep_one(above: &Folder, name: &OsStr) {
-    if let Ok(folder) = above.at(name)
-        && folder.is_ours()
-        && folder.lock()
-    {
-        let _ = remove(above, &folder, SWEEP_LIMIT);
-    }
+    });
 }
 
 /// Kills all in a group and removes it. EBUSY: some are not gone in time.
@@ -295,10 +319,10 @@ fn remove(above: &Folder, folder: &Folder, limit: Duration) -> Result<(), Errno>
 }
 
 fn remove_below(folder: &Folder) {
-    for below in folder.below() {
+    folder.each_below(&mut |name, below| {
         remove_below(&below);
-        let _ = folder.remove_folder(below.name());
-    }
+        let _ = folder.remove_folder(name);
+    });
 }
 
 /// KILL to all in a group and below it: at once (`cgroup.kill`, Linux 5.14), or one by one while they are frozen, so that
@@ -307,36 +331,41 @@ fn kill_all(folder: &Folder) {
     if folder.try_write("cgroup.kill", "1").is_ok() {
         return;
     }
-    // Version 2 since Linux 5.2; version 1's freezer.
-    let ways = [("cgroup.freeze", "1", "0", "cgroup.events", "frozen 1"), FREEZER];
-    let frozen = ways.into_iter().find(|(file, freeze, ..)| folder.try_write(file, freeze).is_ok());
-    if let Some((.., file, word)) = frozen {
-        for _ in 0..FREEZE_TRIES {
-            if folder.read(file).is_ok_and(|text| text.contains(word)) {
-                break;
+    for (file, freeze, thaw, state, frozen) in FREEZERS {
+        if folder.try_write(file, freeze).is_ok() {
+            for _ in 0..FREEZE_TRIES {
+                if folder.try_read(state).is_ok_and(|text| text.lines().any(|line| line == frozen)) {
+                    break;
+                }
+                sleep(PAUSE);
             }
-            sleep(PAUSE);
+            kill_each(folder);
+            // Whatever happened: who is frozen does not die of KILL in version 1.
+            let _ = folder.try_write(file, thaw);
+            return;
         }
     }
     kill_each(folder);
-    if let Some((file, _, thaw, ..)) = frozen {
-        // Whatever happened: who is frozen does not die of KILL in version 1.
-        let _ = folder.try_write(file, thaw);
-    }
 }
 
-const FREEZER: (&str, &str, &str, &str, &str) = ("freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN");
+/// Version 2's since Linux 5.2, and version 1's: a file, what freezes, what thaws, and where a line says that all are frozen.
+const FREEZERS: [(&str, &str, &str, &str, &str); 2] = [
+    ("cgroup.freeze", "1", "0", "cgroup.events", "frozen 1"),
+    ("freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN"),
+];
 
 fn kill_each(folder: &Folder) {
-    each_pid(folder, |pid| {
+    folder.each_pid(&mut |pid| {
         if pid > 0 {
             let _ = kill(pid, Some(Signal::KILL));
         }
     });
-    for below in folder.below() {
+    folder.each_below(&mut |_, below| {
         kill_each(&below);
-        let _ = below.try_write(FREEZER.0, FREEZER.2);
-    }
+        for (file, _, thaw, ..) in FREEZERS {
+            let _ = below.try_write(file, thaw);
+        }
+    });
 }
 
 #[cfg(test)]
