@@ -50,8 +50,8 @@ fn run(arguments: Arguments, inherited: Inherited) -> Result<u8, Failure> {
         Request::Print(output, text) => return print(output, &text),
         Request::Run(options) => options,
     };
-    let plan =
-        plan::resolve(&mut options, inherited).map_err(|line| Failure { line, code: options.personality.codes().usage })?;
+    let plan = plan::resolve(&mut options, inherited)
+        .map_err(|line| Failure { line, code: options.personality.codes().usage })?;
     let mut stage = Stage::of(&plan.setup);
     if options.explain {
         return print(Output::Stdout, &stage.explain());
