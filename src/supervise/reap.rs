@@ -34,6 +34,7 @@ pub struct Reaper {
     not_before: Option<Instant>,
     timer: Option<Instant>,
     budget: Duration,
+    last_walk: Duration,
     is_ending: bool,
 }
 
@@ -48,6 +49,7 @@ impl Reaper {
             not_before: None,
             timer: None,
             budget: BUDGET,
+            last_walk: Duration::ZERO,
             is_ending: false,
         }
     }
@@ -81,7 +83,10 @@ impl Reaper {
     pub fn on_walk(&mut self, began: Instant, ended: Instant, all: bool) {
         self.wanted = !all;
         self.budget = if all { BUDGET } else { self.budget.saturating_mul(2).min(LONGEST_PAUSE) };
-        let pause = ended.duration_since(began).saturating_mul(PACE).min(LONGEST_PAUSE);
+        // The shorter one of two: a walk may last long only because others had the CPU meanwhile.
+        let this_walk = ended.duration_since(began);
+        let last_walk = std::mem::replace(&mut self.last_walk, this_walk);
+        let pause = this_walk.min(last_walk).saturating_mul(PACE).min(LONGEST_PAUSE);
         self.not_before = Some(ended + pause);
         self.timer = Some(ended + pause.max(SHORTEST_TIMER));
     }
@@ -130,6 +135,9 @@ mod tests {
         assert!(!reaper.walk_is_due(now));
         reaper.on_child_signal();
         assert!(reaper.walk_is_due(now));
+        reaper.on_walk(now, now + Duration::from_millis(4), true);
+        reaper.on_child_signal();
+        assert!(reaper.walk_is_due(now + Duration::from_millis(4)), "one long walk says nothing");
         reaper.on_walk(now, now + Duration::from_micros(2), true);
         assert_eq!(reaper.deadline(), None);
         reaper.on_child_signal();
@@ -142,8 +150,10 @@ mod tests {
     fn r4_walks_are_paced_and_r1_never_for_long() {
         let mut reaper = Reaper::new(false, false);
         let now = Instant::now();
-        reaper.on_child_signal();
-        reaper.on_walk(now, now + Duration::from_millis(3), true);
+        for _ in 0..2 {
+            reaper.on_child_signal();
+            reaper.on_walk(now, now + Duration::from_millis(3), true);
+        }
         reaper.on_child_signal();
         let due = reaper.deadline().unwrap();
         assert_eq!(due, now + Duration::from_millis(3) + LONGEST_PAUSE);
