@@ -3,6 +3,7 @@
 
 pub mod broken_init;
 pub mod probe;
+pub mod status;
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -10,22 +11,22 @@ use std::mem::MaybeUninit;
 use std::thread::sleep;
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, getpid, getppid, setsid};
 use signal_hook::iterator::SignalsInfo;
-use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::iterator::exfiltrator::{SignalOnly, WithRawSiginfo};
 
 use super::{Trouble, load, say};
 use crate::signal::Signal;
-use crate::sys::lab::{Forked, fork, pause, zombie};
+use crate::sys::lab::{Caught, Forked, caught_of, fork, pause, suspending_fork, zombie};
 use crate::sys::process::exit;
 use crate::sys::signal::{BATCH, Disposition, SignalFd, SignalSet, kill, set_disposition, set_mask};
 
 /// What it is.
 #[derive(Subcommand, Debug)]
 pub enum Kind {
-    /// Catches signals with handlers and prints each with its sender; ends on TERM with 0
+    /// Catches signals with handlers and prints each: `name number value sender`; ends on TERM with 0
     Trap {
         /// Do not end on TERM
         #[arg(long)]
@@ -47,7 +48,7 @@ pub enum Kind {
     },
     /// Has all defaults and waits for a signal
     Default,
-    /// Prints what it was started with, as JSON, and ends
+    /// Prints what it was started with, as JSON, and ends: no `ready`, for the reader wants all of it
     Status,
     /// Makes children that it never waits for, then waits for a signal
     Zombie {
@@ -56,23 +57,7 @@ pub enum Kind {
         count: u32,
     },
     /// Makes orphans
-    Orphan {
-        /// How many
-        #[arg(long, default_value_t = 1)]
-        count: u32,
-        /// How many a second; 0: as many as it can
-        #[arg(long, default_value_t = 0)]
-        rate: u32,
-        /// How many milliseconds each lives after its parent's end
-        #[arg(long, default_value_t = 0)]
-        lifetime: u64,
-        /// Wait for a signal when done, having said `done`
-        #[arg(long)]
-        stay: bool,
-        /// End with this code when done
-        #[arg(long, default_value_t = 0)]
-        code: u8,
-    },
+    Orphan(Orphans),
     /// Ends at once and leaves a daemon in a session of its own, which runs this command
     Daemonize {
         /// The daemon's command
@@ -93,6 +78,18 @@ pub enum Kind {
     },
     /// Stops itself, then ends with 0 when continued
     Stop,
+    /// Waits uninterruptibly (state D), as on a disk that is gone: counts for the load average, and only KILL ends it
+    SleepD {
+        /// For so many milliseconds; absent: for ever
+        #[arg(long)]
+        millis: Option<u64>,
+    },
+    /// Becomes a session's leader and runs this command, or waits for a signal
+    Setsid {
+        /// The command
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
     /// Ends with a code or by a signal
     Exit {
         /// The code
@@ -125,6 +122,29 @@ pub enum Kind {
     Probe(probe::Kind),
 }
 
+/// What orphans.
+#[derive(Args, Debug)]
+pub struct Orphans {
+    /// How many
+    #[arg(long, default_value_t = 1)]
+    count: u32,
+    /// How many a second; 0: as many as it can
+    #[arg(long, default_value_t = 0)]
+    rate: u32,
+    /// How many milliseconds each lives after its parent's end
+    #[arg(long, default_value_t = 0)]
+    lifetime: u64,
+    /// Each is the last of so many generations of which all others end at once: each of them an orphan or its maker
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    depth: u32,
+    /// Wait for a signal when done, having said `done`
+    #[arg(long)]
+    stay: bool,
+    /// End with this code when done
+    #[arg(long, default_value_t = 0)]
+    code: u8,
+}
+
 /// Is what was asked for; returns the exit code.
 pub fn run(kind: &Kind) -> Result<u8, Trouble> {
     match kind {
@@ -139,7 +159,7 @@ pub fn run(kind: &Kind) -> Result<u8, Trouble> {
             say("ready")?;
             Ok(pause())
         }
-        Kind::Status => status(),
+        Kind::Status => status::print(),
         Kind::Zombie { count } => {
             for _ in 0..*count {
                 zombie()?;
@@ -147,7 +167,7 @@ pub fn run(kind: &Kind) -> Result<u8, Trouble> {
             say("ready")?;
             Ok(pause())
         }
-        Kind::Orphan { count, rate, lifetime, stay, code } => orphans(*count, *rate, *lifetime, *stay, *code),
+        Kind::Orphan(asked) => orphans(asked),
         Kind::Daemonize { command } => daemonize(command),
         Kind::Stubborn { after, say, left_behind } => stubborn(*after, say.as_deref(), *left_behind),
         Kind::Stop => {
@@ -156,7 +176,10 @@ pub fn run(kind: &Kind) -> Result<u8, Trouble> {
             say("continued")?;
             Ok(0)
         }
+        Kind::SleepD { millis } => sleep_uninterruptibly(*millis),
+        Kind::Setsid { command } => lead_session(command),
         Kind::Exit { code, signal } => {
+            say("ready")?;
             if let Some(signal) = signal {
                 set_disposition(*signal, Disposition::Default);
                 set_mask(SignalSet::EMPTY);
@@ -178,13 +201,12 @@ fn trap(stay: bool, signals: &[Signal]) -> Result<u8, Trouble> {
     let usual = [1, 2, 3, 10, 12, 15, 18, 28];
     let numbers: Vec<i32> =
         if signals.is_empty() { usual.to_vec() } else { signals.iter().map(|signal| signal.number()).collect() };
-    let mut caught = SignalsInfo::<WithOrigin>::new(numbers)?;
+    let mut caught = SignalsInfo::<WithRawSiginfo>::new(numbers)?;
     say("ready")?;
-    for origin in &mut caught {
-        let sender = origin.process.map_or(0, |process| process.pid);
-        let signal =
-            Signal::new(i64::from(origin.signal)).ok_or_else(|| Trouble("a signal without a number".into()))?;
-        say(&format!("{signal} {} {sender}", origin.signal))?;
+    for info in &mut caught {
+        let Caught { number, value, sender } = caught_of(&info);
+        let signal = Signal::new(i64::from(number)).ok_or_else(|| Trouble("a signal without a number".into()))?;
+        say(&format!("{signal} {number} {value} {sender}"))?;
         if signal == Signal::TERM && !stay {
             return Ok(0);
         }
@@ -217,78 +239,19 @@ fn ignore(signals: &[Signal]) -> Result<u8, Trouble> {
     Ok(pause())
 }
 
-/// `/proc/self/status` has masks and dispositions as they came; the rest is asked for.
-fn status() -> Result<u8, Trouble> {
-    let mut text = String::new();
-    std::fs::File::open("/proc/self/status")?.read_to_string(&mut text)?;
-    let mut fields = vec![
-        ("pid", getpid().to_string()),
-        ("ppid", getppid().to_string()),
-        ("pgid", nix::unistd::getpgrp().to_string()),
-        ("sid", nix::unistd::getsid(None)?.to_string()),
-        ("foreground", nix::unistd::tcgetpgrp(std::io::stdin()).map_or(-1, Pid::as_raw).to_string()),
-        ("cwd", quoted(&std::env::current_dir()?.to_string_lossy())),
-        ("fds", format!("[{}]", open_descriptors()?.join(","))),
-        (
-            "env",
-            format!(
-                "[{}]",
-                std::env::vars_os()
-                    .map(|(k, v)| quoted(&format!("{}={}", k.display(), v.display())))
-                    .collect::<Vec<_>>()
-                    .join(",")
-            ),
-        ),
-    ];
-    for (name, key) in [("blocked", "SigBlk"), ("ignored", "SigIgn"), ("caught", "SigCgt"), ("capabilities", "CapEff")]
-    {
-        let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap_or("").trim();
-        fields.push((name, quoted(value)));
-    }
-    let pairs: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
-    say(&format!("{{{}}}", pairs.join(",")))?;
-    Ok(0)
-}
-
-/// The descriptors that were open before we looked.
-fn open_descriptors() -> Result<Vec<String>, Trouble> {
-    let mut numbers: Vec<u32> = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        let entry = entry?;
-        let is_the_listing = std::fs::read_link(entry.path()).is_ok_and(|to| to.starts_with("/proc"));
-        if let Ok(number) = entry.file_name().to_string_lossy().parse()
-            && !is_the_listing
-        {
-            numbers.push(number);
-        }
-    }
-    numbers.sort_unstable();
-    Ok(numbers.iter().map(u32::to_string).collect())
-}
-
-/// A JSON string.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => quoted.extend(['\\', character]),
-            control if control.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(control))),
-            other => quoted.push(other),
-        }
-    }
-    quoted + "\""
-}
-
-fn orphans(count: u32, rate: u32, lifetime: u64, stay: bool, code: u8) -> Result<u8, Trouble> {
+fn orphans(asked: &Orphans) -> Result<u8, Trouble> {
     say("ready")?;
-    let pause_between = if rate == 0 { Duration::ZERO } else { Duration::from_secs(1) / rate };
-    for _ in 0..count {
+    let pause_between = if asked.rate == 0 { Duration::ZERO } else { Duration::from_secs(1) / asked.rate };
+    for _ in 0..asked.count {
         // A child that leaves a grandchild behind and ends; only the child is ours to wait for.
         match fork()? {
             Forked::Child => {
-                if let Ok(Forked::Child) = fork() {
-                    sleep(Duration::from_millis(lifetime));
+                for _ in 0..asked.depth {
+                    if let Ok(Forked::Parent(_)) | Err(_) = fork() {
+                        exit(0);
+                    }
                 }
+                sleep(Duration::from_millis(asked.lifetime));
                 exit(0);
             }
             Forked::Parent(child) => nix::sys::wait::waitpid(Pid::from_raw(child), None)?,
@@ -296,19 +259,55 @@ fn orphans(count: u32, rate: u32, lifetime: u64, stay: bool, code: u8) -> Result
         sleep(pause_between);
     }
     say("done")?;
-    Ok(if stay { pause() } else { code })
+    Ok(if asked.stay { pause() } else { asked.code })
 }
 
 fn daemonize(command: &[OsString]) -> Result<u8, Trouble> {
-    use std::os::unix::process::CommandExt;
     say("ready")?;
     if let Forked::Child = fork()? {
         setsid()?;
-        if let (Forked::Child, Some((program, arguments))) = (fork()?, command.split_first()) {
-            let error = std::process::Command::new(program).args(arguments).exec();
-            return Err(error.into());
+        if let Forked::Child = fork()? {
+            return become_command(command);
         }
     }
+    Ok(0)
+}
+
+fn lead_session(command: &[OsString]) -> Result<u8, Trouble> {
+    // The leader of a group cannot become a session's (setsid(2)); its child can, and the group waits for it.
+    if nix::unistd::getpgrp() == getpid()
+        && let Forked::Parent(child) = fork()?
+    {
+        return Ok(match nix::sys::wait::waitpid(Pid::from_raw(child), None)? {
+            nix::sys::wait::WaitStatus::Exited(_, code) => code.to_le_bytes()[0],
+            _ => 1,
+        });
+    }
+    setsid()?;
+    say("ready")?;
+    if command.is_empty() { Ok(pause()) } else { become_command(command) }
+}
+
+fn become_command(command: &[OsString]) -> Result<u8, Trouble> {
+    use std::os::unix::process::CommandExt;
+    let (program, arguments) = command.split_first().ok_or_else(|| Trouble("no command".into()))?;
+    Err(std::process::Command::new(program).args(arguments).exec().into())
+}
+
+/// The parent of a vfork(2) waits so for its child's end, and any user may do it. All is blocked, or else each deadly
+/// signal would end it as KILL does (kernel/signal.c, complete_signal); the child has this mask too.
+fn sleep_uninterruptibly(millis: Option<u64>) -> Result<u8, Trouble> {
+    let own = getpid();
+    set_mask(SignalSet::FULL);
+    say("ready")?;
+    if let Forked::Child = suspending_fork()? {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        if getppid() == own {
+            sleep(millis.map_or(Duration::MAX, Duration::from_millis));
+        }
+        exit(0);
+    }
+    say("done")?;
     Ok(0)
 }
 
@@ -324,16 +323,16 @@ fn stubborn(after: Option<u64>, word: Option<&str>, left_behind: bool) -> Result
         }
         setsid()?;
         drop(ready);
-        let mut caught = SignalsInfo::<WithOrigin>::new([Signal::TERM.number()])?;
+        let mut caught = SignalsInfo::<SignalOnly>::new([Signal::TERM.number()])?;
         drop(tell);
         return end_after_term(&mut caught, after, word);
     }
-    let mut caught = SignalsInfo::<WithOrigin>::new([Signal::TERM.number()])?;
+    let mut caught = SignalsInfo::<SignalOnly>::new([Signal::TERM.number()])?;
     say("ready")?;
     end_after_term(&mut caught, after, word)
 }
 
-fn end_after_term(caught: &mut SignalsInfo<WithOrigin>, after: Option<u64>, word: Option<&str>) -> Result<u8, Trouble> {
+fn end_after_term(caught: &mut SignalsInfo<SignalOnly>, after: Option<u64>, word: Option<&str>) -> Result<u8, Trouble> {
     for _ in caught {
         if let Some(after) = after {
             sleep(Duration::from_millis(after));

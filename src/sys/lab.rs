@@ -20,6 +20,38 @@ pub fn fork() -> Result<Forked, Errno> {
     Ok(if pid == 0 { Forked::Child } else { Forked::Parent(pid) })
 }
 
+/// `clone(2)` with CLONE_VFORK: as fork, but this process waits until its child has ended, in a sleep that only KILL ends
+/// (kernel/fork.c, wait_for_vfork_done).
+pub fn suspending_fork() -> Result<Forked, Errno> {
+    let flags = libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM the child has memory of its own, so it needs no stack, and may go on as after fork.
+    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
+    Ok(if pid == 0 { Forked::Child } else { Forked::Parent(i32::try_from(pid).unwrap_or(-1)) })
+}
+
+/// What a handler is told of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caught {
+    /// Which.
+    pub number: i32,
+    /// What sigqueue(3) gave it; 0 where nothing did.
+    pub value: usize,
+    /// The sender's pid; 0: the kernel, or a process outside of our PID namespace.
+    pub sender: i32,
+}
+
+/// Reads a `siginfo_t` that the kernel has filled (sigaction(2)).
+pub fn caught_of(info: &libc::siginfo_t) -> Caught {
+    // A sender has its pid there, and so has a child; what the kernel and timers send has other things.
+    let is_sent = info.si_code <= 0 && info.si_code != libc::SI_TIMER || info.si_signo == libc::SIGCHLD;
+    let has_value = info.si_code == libc::SI_QUEUE;
+    // SAFETY: with this code the field is there; all bit patterns are valid.
+    let value = if has_value { unsafe { info.si_value() }.sival_ptr.addr() } else { 0 };
+    // SAFETY: with these codes the field is there; all bit patterns are valid.
+    let sender = if is_sent { unsafe { info.si_pid() } } else { 0 };
+    Caught { number: info.si_signo, value, sender }
+}
+
 /// Makes a child that ends at once and is not waited for.
 pub fn zombie() -> Result<(), Errno> {
     match fork()? {
