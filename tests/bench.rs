@@ -154,3 +154,21 @@ fn an_interrupted_bench_leaves_nothing_behind() {
     let is_dead = |pid: i32| stat(pid).is_none_or(|(state, _)| state == 'Z');
     wait_for("the end of all", || [&[init][..], &orphans].concat().into_iter().all(is_dead).then_some(()));
 }
+
+/// The peers may be missing; sexton and the floor are always there.
+#[test]
+fn a_container_of_ones_own_is_measured_beside_others() {
+    let output = run(&["--setup", "--runs=1", "--format=json"]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let runners = report["runners"].as_array().unwrap();
+    let names: Vec<_> = runners.iter().map(|runner| runner["name"].as_str().unwrap()).collect();
+    for name in [report["base"].as_str().unwrap(), "sexton, cgroup", "nothing between"] {
+        assert!(names.contains(&name), "{name} in {names:?}, not {}", report["unable"]);
+    }
+    for runner in runners {
+        for path in ["median_ms", "p90_ms", "ratio", "system_calls"] {
+            assert!(number(runner, path) > 0.0, "{path} of {runner}");
+        }
+    }
+}

@@ -10,6 +10,7 @@ pub mod inits;
 pub mod measure;
 pub mod plot;
 pub mod report;
+pub mod setup;
 pub mod statistics;
 pub mod trace;
 
@@ -20,6 +21,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
+use serde::Serialize;
 
 use super::{Trouble, say};
 use inits::Init;
@@ -46,6 +48,9 @@ pub struct Words {
     /// Keep everything on this one CPU, or `all`: let the kernel spread it. Default: the last CPU that we may use
     #[arg(long, value_name = "NUMBER|all")]
     cpu: Option<Place>,
+    /// Measure containers of one's own instead: a whole life that does nothing, by sexton, unshare, bwrap, crun, runc
+    #[arg(long, conflicts_with_all = ["inits", "only", "live", "idle", "plot"])]
+    setup: bool,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -79,6 +84,15 @@ enum Format {
     Json,
 }
 
+impl Format {
+    fn print<R: Serialize>(self, report: &R, table: fn(&R) -> String) -> Result<(), Trouble> {
+        match self {
+            Self::Table => say(table(report).trim_end()),
+            Self::Json => say(&serde_json::to_string_pretty(report)?),
+        }
+    }
+}
+
 /// What will be measured: all that can be wrong with the words was found out.
 #[derive(Debug)]
 pub struct Task {
@@ -103,11 +117,12 @@ pub fn run(words: &Words) -> Result<u8, Trouble> {
             return Ok(2);
         }
     };
-    let report = measure::all(&task, &Progress::new())?;
-    match words.format {
-        Format::Table => say(report.table().trim_end())?,
-        Format::Json => say(&serde_json::to_string_pretty(&report)?)?,
+    if words.setup {
+        let report = setup::all(task.runs, task.cpu, &Progress::new())?;
+        return words.format.print(&report, setup::Report::table).map(|()| 0);
     }
+    let report = measure::all(&task, &Progress::new())?;
+    words.format.print(&report, report::Report::table)?;
     if let Some(file) = &words.plot {
         std::fs::write(file, plot::svg(&report))
             .map_err(|error| Trouble(format!("open({}): {error}", file.display())))?;

@@ -67,7 +67,7 @@ impl Init {
 }
 
 /// A program by its path, or in PATH.
-fn find(name: &str) -> Option<PathBuf> {
+pub fn find(name: &str) -> Option<PathBuf> {
     let executable = |path: &Path| {
         fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
     };
@@ -78,27 +78,19 @@ fn find(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| executable(path))
 }
 
-/// What is measured if nothing is named: tini-static as the base; sexton (`SEXTON_BIN`, or the one beside this program)
-/// in its three gears; its release build (`SEXTON_DIST`, or `dist/x86_64/sexton` beside the build folder); the peers.
+/// What is measured if nothing is named: tini-static as the base; sexton in its three gears; its release build; the peers.
 pub fn usual() -> Result<Vec<Init>, String> {
     let mut inits = Vec::new();
     if let Some(path) = find(BASE) {
         inits.push(Init::new(BASE, &path, &[])?);
     }
-    let folder = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
-    let sexton = std::env::var_os("SEXTON_BIN").map_or_else(|| folder.join("sexton"), PathBuf::from);
-    let sexton = sexton.to_str().and_then(find);
-    if let Some(path) = sexton {
-        inits.push(Init::new("sexton", &path, &[])?);
-        let old_kernel = "ENOSYS".parse().ok();
-        inits.push(Init { denied: old_kernel, ..Init::new("sexton gear 2", &path, &[])? });
-        inits.push(Init::new("sexton gear 3", &path, &["-w"])?);
-    }
-    // target/release, or target/x86_64-unknown-linux-gnu/release
-    let beside = folder.ancestors().skip(1).take(2).map(|folder| folder.join("dist/x86_64/sexton"));
-    let mut dist = std::env::var_os("SEXTON_DIST").map(PathBuf::from).into_iter().chain(beside);
-    if let Some(path) = dist.find_map(|path| find(path.to_str()?)) {
-        inits.push(Init::new("sexton dist", &path, &[])?);
+    for (name, path) in sextons() {
+        inits.push(Init::new(&name, &path, &[])?);
+        if name == "sexton" {
+            let old_kernel = "ENOSYS".parse().ok();
+            inits.push(Init { denied: old_kernel, ..Init::new("sexton gear 2", &path, &[])? });
+            inits.push(Init::new("sexton gear 3", &path, &["-w"])?);
+        }
     }
     for peer in PEERS {
         if let Some(path) = find(peer) {
@@ -106,6 +98,20 @@ pub fn usual() -> Result<Vec<Init>, String> {
         }
     }
     Ok(inits)
+}
+
+/// `sexton` (`SEXTON_BIN`, or the one beside this program) and its release build, `sexton dist` (`SEXTON_DIST`, or
+/// `dist/x86_64/sexton` beside the build folder), as far as they are there.
+pub fn sextons() -> Vec<(String, PathBuf)> {
+    let folder = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
+    let sexton = std::env::var_os("SEXTON_BIN").map_or_else(|| folder.join("sexton"), PathBuf::from);
+    let sexton = sexton.to_str().and_then(find);
+    // target/release, or target/x86_64-unknown-linux-gnu/release
+    let beside = folder.ancestors().skip(1).take(2).map(|folder| folder.join("dist/x86_64/sexton"));
+    let mut dist = std::env::var_os("SEXTON_DIST").map(PathBuf::from).into_iter().chain(beside);
+    let dist = dist.find_map(|path| find(path.to_str()?));
+    let both = [("sexton", sexton), ("sexton dist", dist)];
+    both.into_iter().filter_map(|(name, path)| Some((name.to_owned(), path?))).collect()
 }
 
 /// Keeps those that a pattern names: `*` stands for anything.

@@ -150,15 +150,11 @@ impl Report {
                 .map(|((name, value), (_, base))| (name.clone(), ratio(*value, *base)))
                 .collect();
         }
-        let text = |path| std::fs::read_to_string(path).unwrap_or_default();
-        let info = text("/proc/cpuinfo");
-        let processor =
-            info.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned()));
+        let (kernel, processor, cpus) = machine();
         Self {
-            kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
-            processor: processor.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
-            // Not those that we may use: that is one.
-            cpus: info.lines().filter(|line| line.starts_with("processor")).count(),
+            kernel,
+            processor,
+            cpus,
             kept_on_cpu: task.cpu,
             runs: task.runs,
             base: inits.first().map(|init| init.name.clone()).unwrap_or_default(),
@@ -197,7 +193,7 @@ impl Report {
         let rows = self.inits.iter().map(|init| {
             columns.iter().map(|(.., decimals, of)| self.cell(*decimals, init, |init| Some(of(init)))).collect()
         });
-        aligned(heads, &self.inits, rows)
+        aligned(heads, self.inits.iter().map(|init| init.name.clone()), rows)
     }
 
     fn growth(&self, decimals: usize, of: fn(&Orphans) -> f64) -> String {
@@ -206,7 +202,7 @@ impl Report {
         let rows = self.inits.iter().map(|init| {
             (0..live.len()).map(|at| self.cell(decimals, init, |init| init.orphans.get(at).map(of))).collect()
         });
-        aligned(heads, &self.inits, rows)
+        aligned(heads, self.inits.iter().map(|init| init.name.clone()), rows)
     }
 
     /// A number and its ratio.
@@ -218,13 +214,29 @@ impl Report {
     }
 }
 
-fn ratio(value: f64, base: f64) -> Option<f64> {
+/// The kernel's release, the processor's name, and how many CPUs there are: not those that we may use, which is one.
+pub fn machine() -> (String, String, usize) {
+    let text = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let info = text("/proc/cpuinfo");
+    let processor =
+        info.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned()));
+    let cpus = info.lines().filter(|line| line.starts_with("processor")).count();
+    let kernel = text("/proc/sys/kernel/osrelease").trim().to_owned();
+    (kernel, processor.unwrap_or_else(|| std::env::consts::ARCH.to_owned()), cpus)
+}
+
+/// `None`: the base is 0.
+pub fn ratio(value: f64, base: f64) -> Option<f64> {
     (base.abs() > f64::EPSILON).then(|| value / base)
 }
 
-fn aligned(heads: Vec<String>, inits: &[Measured], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let names = [String::new()].into_iter().chain(inits.iter().map(|init| init.name.clone()));
-    let names: Vec<_> = names.collect();
+/// A table: a head over each column, a name before each row.
+pub fn aligned(
+    heads: Vec<String>,
+    names: impl Iterator<Item = String>,
+    rows: impl Iterator<Item = Vec<String>>,
+) -> String {
+    let names: Vec<_> = [String::new()].into_iter().chain(names).collect();
     let wide = |text: &String| text.chars().count();
     let first = names.iter().map(wide).max().unwrap_or(0);
     let rows: Vec<_> = [heads].into_iter().chain(rows).collect();

@@ -2,17 +2,23 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::thread::sleep;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, execv};
 
 use super::container::{Container, failed};
 use super::inits::Init;
 use crate::lab::Trouble;
+use crate::sys::lab::{Forked, fork};
+use crate::sys::process::exit;
 
 /// How often to look for news where there is none.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
@@ -63,6 +69,52 @@ pub fn calls_of_signals(container: &mut Container, count: u32) -> Result<u64, Tr
         counter.until(|| container.sleeps())?;
     }
     Ok((counter.stops - before).div_ceil(2))
+}
+
+/// System calls of a command and all its descendants, from its exec to the end of the last of them.
+pub fn calls_of_all(words: &[CString]) -> Result<u64, Trouble> {
+    let program = words.first().ok_or_else(|| Trouble("no command".into()))?;
+    let child = match fork()? {
+        Forked::Child => {
+            let never = silence().and_then(|()| ptrace::traceme()).and_then(|()| execv(program, words));
+            exit(never.map_or(127, |never| match never {}));
+        }
+        Forked::Parent(child) => Pid::from_raw(child),
+    };
+    waitpid(child, Some(WaitPidFlag::__WALL))?;
+    let options = Options::PTRACE_O_TRACESYSGOOD
+        | Options::PTRACE_O_TRACEFORK
+        | Options::PTRACE_O_TRACEVFORK
+        | Options::PTRACE_O_TRACECLONE
+        | Options::PTRACE_O_TRACEEXEC
+        | Options::PTRACE_O_EXITKILL;
+    ptrace::setoptions(child, options).map_err(failed("ptrace(PTRACE_SETOPTIONS)"))?;
+    go_on(child, None)?;
+    let mut stops: HashMap<Pid, u64> = HashMap::new();
+    loop {
+        match waitpid(None, Some(WaitPidFlag::__WALL)) {
+            Err(Errno::ECHILD) => break,
+            Err(errno) => return Err(errno.into()),
+            Ok(WaitStatus::PtraceSyscall(pid)) => {
+                *stops.entry(pid).or_default() += 1;
+                go_on(pid, None)?;
+            }
+            Ok(WaitStatus::Stopped(pid, Signal::SIGSTOP | Signal::SIGTRAP) | WaitStatus::PtraceEvent(pid, ..)) => {
+                go_on(pid, None)?;
+            }
+            Ok(WaitStatus::Stopped(pid, signal)) => go_on(pid, Some(signal))?,
+            Ok(_) => {}
+        }
+    }
+    // The last call of each has no return.
+    Ok(stops.values().map(|stops| stops.div_ceil(2)).sum())
+}
+
+fn silence() -> nix::Result<()> {
+    let null = open("/dev/null", OFlag::O_RDWR, Mode::empty())?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)
 }
 
 /// Stops at the entry and at the exit of calls.
@@ -133,7 +185,7 @@ impl Counter {
 /// `PTRACE_SYSCALL`: until the next entry or exit. ESRCH: it was killed meanwhile.
 fn go_on(pid: Pid, signal: Option<Signal>) -> Result<(), Trouble> {
     match ptrace::syscall(pid, signal) {
-        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(errno) => Err(failed("ptrace(PTRACE_SYSCALL)")(errno)),
     }
 }
