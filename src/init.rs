@@ -54,7 +54,8 @@ fn run(arguments: Arguments, inherited: Inherited) -> Result<u8, Failure> {
         .map_err(|line| Failure { line, code: options.personality.codes().usage })?;
     let mut stage = Stage::of(&plan.setup);
     if options.explain {
-        return print(Output::Stdout, &stage.explain());
+        let command = words.get(words.len() - plan.command_words..).and_then(<[_]>::first);
+        return print(Output::Stdout, &stage.explain(command.map(OsString::as_os_str)));
     }
     // What sexton needs itself it has before the command runs: from then on nothing ends it (H3).
     let signals = SignalFd::open().map_err(|errno| Failure {

@@ -18,6 +18,7 @@ pub mod network;
 pub mod seccomp;
 pub mod step;
 
+use std::ffi::OsStr;
 use std::fmt::{self, Write};
 use std::io::{Read, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -229,8 +230,8 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// The whole plan in words.
-    pub fn explain(&self) -> String {
+    /// The whole plan in words, up to this command's start; `None`: there is none.
+    pub fn explain(&self, command: Option<&OsStr>) -> String {
         let mut text = String::new();
         let mut number = 0;
         let mut section = |text: &mut String, title: &str, steps: &Steps<'_>| {
@@ -249,6 +250,9 @@ impl<'a> Stage<'a> {
             section(&mut text, "the second sexton", &self.inside);
         } else {
             section(&mut text, "and", &self.inside);
+        }
+        if let Some(command) = command {
+            let _ = writeln!(text, "then {} is started", command.display());
         }
         text
     }
@@ -278,5 +282,19 @@ impl Step for DieWithParent {
 impl fmt::Display for DieWithParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the command dies when sexton does")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn n1_where_nothing_is_asked_nothing_is_done() {
+        let setup = Setup::default();
+        let stage = Stage::of(&setup);
+        assert!(stage.outside.is_empty() && stage.clone.is_none() && stage.between.is_empty());
+        assert!(stage.inside.is_empty(), "a step may cost system calls");
+        assert_eq!(stage.explain(Some("true".as_ref())), "then true is started\n");
     }
 }

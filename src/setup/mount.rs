@@ -354,7 +354,10 @@ impl fmt::Display for Put<'_> {
             What::Bind(source, read_only) => {
                 write!(f, "at {at}: {}{}", path(source).display(), if *read_only { ", read-only" } else { "" })
             }
-            What::Tmpfs(data) => write!(f, "at {at}: a tmpfs {}", path(data).display()),
+            What::Tmpfs(data) => {
+                let data = path(data);
+                write!(f, "at {at}: a tmpfs{}{}", if data.as_os_str().is_empty() { "" } else { " " }, data.display())
+            }
             What::Proc => write!(f, "at {at}: a new proc"),
             What::Sys => write!(f, "at {at}: a sysfs, read-only"),
             What::Dev => write!(f, "at {at}: a small /dev"),
