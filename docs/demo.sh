@@ -1,11 +1,11 @@
 #!/bin/sh
 # What a container's command does to its init: orphans, zombies, signals, a daemon that is left behind.
-# Run it as PID 1's child:  cargo run --release -- -v --unshare pid,mount sh docs/demo.sh
+# Run it in a container of its own:  cargo run --release -- -v --unshare all sh docs/demo.sh
 
 # How many of the processes in here are zombies?
 zombies() { cat /proc/[0-9]*/stat 2>/dev/null | sed 's/.*) //' | grep -c '^Z'; }
 
-echo "PID 1 in here is $(cat /proc/1/comm); this script is $$"
+echo "PID 1 in $(hostname) is $(cat /proc/1/comm); this script is $$"
 
 count=0
 while [ $count -lt 200 ]; do

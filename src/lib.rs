@@ -13,7 +13,7 @@
 //! | [`signal`] | a signal's number and names |
 //! | [`cli`] | words to options: one table row an option; [`cli::personality`]: the names sexton answers to |
 //! | [`plan`] | options to a plan: nothing done yet |
-//! | [`setup`] | the ordered list of steps before the command |
+//! | [`setup`] | what the command is given: [`setup::Stage`] has the order of all steps, each room below it its own: namespaces, idmap, mount, cgroup, network, credentials, capability, environment, limits, seccomp |
 //! | [`spawn`] | the command's start: prepared first, then clone and exec without an allocation between |
 //! | [`supervise`] | the one loop; in it [`supervise::signals`], [`supervise::reap`], [`supervise::stop`] and [`supervise::terminal`] decide, without I/O |
 //! | [`everyone`] | signals to all that is left |
@@ -23,7 +23,7 @@
 //! | [`cgroupfs`] | which cgroups there are |
 //! | [`log`] | lines on stderr that never block and never kill |
 //! | [`sys`] | the only unsafe code: one system call a wrapper |
-//! | `lab` | sexton-lab, for those who test containers; not in sexton |
+//! | `lab` | sexton-lab, for those who test containers, not in sexton: `subject`, `check`, `audit`, `bench`, `deny` |
 #![deny(unsafe_code)]
 
 pub mod cgroupfs;
