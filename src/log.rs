@@ -6,6 +6,7 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter};
@@ -51,6 +52,19 @@ pub fn start(personality: Personality, verbosity: i8) {
     });
     // It fails only if there is a logger already, which then stays.
     let _ = builder.try_init();
+    take_memory();
+}
+
+/// While this is set, lines are made and not written.
+static IS_QUIET: AtomicBool = AtomicBool::new(false);
+
+/// A line that is longer than any of ours: what `env_logger` allocates for its first line, in this thread and for ever, it
+/// has from now on. Later there may be none (H3).
+fn take_memory() {
+    IS_QUIET.store(true, Ordering::Relaxed);
+    // The loop's lines may be the only ones that are let through.
+    log::error!(target: "sexton::supervise", "{:256}", "");
+    IS_QUIET.store(false, Ordering::Relaxed);
 }
 
 /// Writes one line of its own, whatever is logged: for the error that ends the program.
@@ -122,11 +136,16 @@ impl Way {
 impl Write for Stderr {
     /// Takes every line; one that does not fit is counted.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if IS_QUIET.load(Ordering::Relaxed) {
+            return Ok(line.len());
+        }
         let way = self.way.get_or_insert_with(Way::choose);
         let fitting = line.get(..LINE_LIMIT).unwrap_or(line);
         if self.dropped > 0 {
-            let missing = format!("sexton: {} lines of this log did not fit and are missing\n", self.dropped);
-            if way.write(missing.as_bytes()).is_ok() {
+            let mut missing = io::Cursor::new([0; 80]);
+            let _ = writeln!(missing, "sexton: {} lines of this log did not fit and are missing", self.dropped);
+            let length = usize::try_from(missing.position()).unwrap_or(0);
+            if missing.get_ref().get(..length).is_some_and(|text| way.write(text).is_ok()) {
                 self.dropped = 0;
             }
         }

@@ -251,8 +251,7 @@ extern "C" fn run_launch(argument: *mut c_void) -> c_int {
     for (index, action) in launch.actions.iter().enumerate() {
         if let Err(errno) = action.perform() {
             shared.failure = Some(LaunchError::Action(index, errno));
-            // SAFETY: leaves at once, without the exit handlers of the parent whose memory this is.
-            unsafe { libc::_exit(127) }
+            leave();
         }
     }
     for signal in Signal::all() {
@@ -264,8 +263,26 @@ extern "C" fn run_launch(argument: *mut c_void) -> c_int {
     }
     set_mask(launch.mask);
     shared.failure = Some(LaunchError::Exec(execute(launch)));
-    // SAFETY: leaves at once, without the exit handlers of the parent whose memory this is.
-    unsafe { libc::_exit(127) }
+    leave()
+}
+
+/// Leaves at once, without the exit handlers of the parent whose memory this is. The user's seccomp filter may refuse even
+/// that, and then musl's `_exit` would try for ever.
+fn leave() -> ! {
+    // SAFETY: passes an integer, and the process ends.
+    unsafe { libc::syscall(libc::SYS_exit_group, 127) };
+    bad_instruction()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn bad_instruction() -> ! {
+    // SAFETY: touches nothing; the kernel ends this process by a signal, blocked or not.
+    unsafe { std::arch::asm!("ud2", options(noreturn, nomem, nostack)) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn bad_instruction() -> ! {
+    std::process::abort()
 }
 
 /// execve(2) of each path in turn; returns only if none could be executed. The choice of errno is execvp(3)'s: a file
