@@ -124,6 +124,12 @@ fn n5_two_containers_over_macvlan() {
             Init::new(&["--unshare", "net", "--macvlan", &format!("parent=p0,mode={mode}")]).args(["true"]).run();
         assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{mode}");
     }
+    // The parent has one link at a time in this mode: when sexton has ended, its link is gone.
+    for _ in 0..20 {
+        let only = ["--unshare", "net,pid", "--macvlan", "parent=p0,mode=passthru"];
+        let output = Init::new(&only).args(["true"]).run();
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+    }
     let running = echoing(&options);
     talk(&["--macvlan", "parent=p0,addr=10.9.0.3/24"], "10.9.0.2");
     drop(running);

@@ -8,9 +8,12 @@ pub mod message;
 
 use std::cell::Cell;
 use std::fmt;
+use std::fs::File;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 use nix::net::if_::if_nametoindex;
+use nix::sched::{CloneFlags, setns};
 
 use super::namespaces::{self, Kind};
 use super::step::{SetupError, State, Step, Steps};
@@ -253,16 +256,33 @@ impl Step for Make<'_> {
                 message.send(&socket).map_err(refused(format!("RTM_NEWLINK({host}, master {bridge})")))?;
             }
             bring_up(&socket, host, own, host_address.as_slice())?;
+        } else {
+            state.network = File::open(format!("/proc/{inside}/ns/net")).ok().map(OwnedFd::from);
         }
         Ok(())
     }
 
-    /// Both ends go with one. The kernel removes them by itself, but only some time after the namespace has ended.
-    fn undo(&self, _: &mut State) {
-        if let (Some(own), Ok(socket)) = (self.host.take(), Socket::open()) {
-            let _ = Message::delete_link(own).send(&socket);
+    /// The kernel removes links by itself, but only some time after the namespace has ended: until then they answer for
+    /// their addresses. Both ends of a pair go with one.
+    fn undo(&self, state: &mut State) {
+        let found = match (self.host.take(), &state.network) {
+            (Some(own), _) => Socket::open().ok().map(|socket| (socket, own)),
+            (None, Some(namespace)) => open_in(namespace, &self.link.name),
+            (None, None) => None,
+        };
+        if let Some((socket, index)) = found {
+            let _ = Message::delete_link(index).send(&socket);
         }
     }
+}
+
+/// A socket into another network namespace, and the index of a device there. A socket stays where it was opened.
+fn open_in(namespace: &OwnedFd, name: &str) -> Option<(Socket, u32)> {
+    let own = File::open("/proc/self/ns/net").ok()?;
+    setns(namespace, CloneFlags::CLONE_NEWNET).ok()?;
+    let found = Socket::open().ok().zip(if_nametoindex(name).ok());
+    setns(own, CloneFlags::CLONE_NEWNET).ok()?;
+    found
 }
 
 impl fmt::Display for Make<'_> {

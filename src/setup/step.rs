@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::cgroup::Group;
 use super::environment::Environment;
@@ -37,6 +37,8 @@ pub struct State {
     pub group: Option<Group>,
     /// Namespaces to join, opened as long as their paths meant what was meant.
     pub namespaces: Vec<OwnedFd>,
+    /// The network that a link without an end out here was moved into.
+    pub network: Option<OwnedFd>,
     /// The new root, and what is to be mounted in it.
     pub mounts: super::mount::Made,
     /// The command's environment.
@@ -62,7 +64,7 @@ impl State {
 
     /// Descriptors that are needed until the end.
     pub fn kept(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.group.iter().flat_map(Group::descriptors)
+        self.group.iter().flat_map(Group::descriptors).chain(self.network.iter().map(AsFd::as_fd))
     }
 }
 
