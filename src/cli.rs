@@ -9,7 +9,7 @@ pub mod options;
 pub mod personality;
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
+use std::fmt::{self, Write};
 
 use lexopt::Arg;
 
@@ -122,29 +122,18 @@ fn split(text: &OsStr) -> Result<Vec<OsString>, String> {
 fn read(options: &mut Options, table: Table, words: &[OsString]) -> Result<usize, String> {
     let mut parser = lexopt::Parser::from_args(words);
     loop {
-        let (row, name) = match parser.next().map_err(|e| e.to_string())? {
+        let (name, row) = match parser.next().map_err(|e| e.to_string())? {
             None => return Ok(0),
             Some(Arg::Value(_)) => {
                 let behind = parser.raw_args().map_or(0, |rest| rest.as_slice().len());
                 return Ok(behind + 1);
             }
-            Some(Arg::Short(letter)) => {
-                let name = format!("-{letter}");
-                (
-                    table
-                        .iter()
-                        .copied()
-                        .flatten()
-                        .find(|row| row.short == Some(letter))
-                        .ok_or_else(|| unknown(table, &name))?,
-                    name,
-                )
-            }
+            Some(Arg::Short(letter)) => (format!("-{letter}"), rows(table).find(|row| row.short == Some(letter))),
             Some(Arg::Long(long)) => {
-                let row = table.iter().copied().flatten().find(|row| row.long == long && !long.is_empty());
-                (row.ok_or_else(|| unknown(table, &format!("--{long}")))?, format!("--{long}"))
+                (format!("--{long}"), rows(table).find(|row| row.long == long && !long.is_empty()))
             }
         };
+        let row = row.ok_or_else(|| unknown(table, &name))?;
         let value = if row.value.is_empty() {
             OsString::new()
         } else if row.value.starts_with('[') {
@@ -156,12 +145,14 @@ fn read(options: &mut Options, table: Table, words: &[OsString]) -> Result<usize
     }
 }
 
+/// All rows of a table.
+fn rows(table: Table) -> impl Iterator<Item = &'static Row> {
+    table.iter().copied().flatten()
+}
+
 /// Says that there is no such option, and which one is nearest.
 fn unknown(table: Table, name: &str) -> String {
-    let nearest = table
-        .iter()
-        .copied()
-        .flatten()
+    let nearest = rows(table)
         .filter(|row| !row.long.is_empty())
         .map(|row| (strsim::levenshtein(row.long, name.trim_start_matches('-')), row.long))
         .min()
@@ -176,25 +167,23 @@ fn unknown(table: Table, name: &str) -> String {
 pub fn help(usage: &str, table: Table, tail: &str) -> String {
     let mut text = format!("{usage}\n");
     let mut section = "";
-    for row in table.iter().copied().flatten() {
+    for row in rows(table) {
         if row.section != section {
             section = row.section;
-            text.push_str(&format!("\n{section}:\n"));
+            let _ = writeln!(text, "\n{section}:");
         }
         let short = row.short.map_or("    ".to_owned(), |letter| format!("-{letter}"));
         let between = if row.short.is_some() && !row.long.is_empty() { ", " } else { "" };
         let long = if row.long.is_empty() { String::new() } else { format!("--{}", row.long) };
         let space = if row.value.starts_with('[') { "" } else { " " };
-        let names = format!("{short}{between}{long}{space}{}", row.value);
-        let lines: Vec<_> = row.help.split('\n').collect();
+        let mut names = format!("{short}{between}{long}{space}{}", row.value);
         if names.len() > 25 {
-            text.push_str(&format!("  {names}\n"));
-            text.push_str(&format!("  {:25} {}\n", "", lines[0]));
-        } else {
-            text.push_str(&format!("  {names:25} {}\n", lines[0]));
+            let _ = writeln!(text, "  {names}");
+            names.clear();
         }
-        for line in &lines[1..] {
-            text.push_str(&format!("  {:25} {line}\n", ""));
+        for line in row.help.split('\n') {
+            let _ = writeln!(text, "  {names:25} {line}");
+            names.clear();
         }
     }
     text.push_str(tail);

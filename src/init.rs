@@ -101,8 +101,7 @@ fn be_init(
     state.release();
     // From here on nothing ends sexton but the command's end.
     let pidfd = command.as_ref().and_then(|command| command.pidfd.as_ref());
-    let own = [Some(signals.as_fd()), pidfd.map(AsFd::as_fd), foreground.as_ref().map(AsFd::as_fd)];
-    let_go(own.into_iter().flatten().chain(state.kept()));
+    let_go(&[Some(signals.as_fd()), pidfd.map(AsFd::as_fd), foreground.as_ref().map(AsFd::as_fd)], state);
     logging::start(plan.personality, options.verbosity);
     if let Err(errno) = subreaper {
         warn!("prctl(PR_SET_CHILD_SUBREAPER): {}: orphans go to another process", errno_name(errno));
@@ -124,9 +123,8 @@ fn watch_inside(inside: Started, held: OwnedFd, signals: SignalFd, state: &mut S
     if let Some(foreground) = &foreground {
         foreground.give(inside.pid);
     }
-    let own = [Some(signals.as_fd()), Some(held.as_fd()), foreground.as_ref().map(AsFd::as_fd)];
     let pidfd = inside.pidfd.as_ref().map(AsFd::as_fd);
-    let_go(own.into_iter().chain([pidfd]).flatten().chain(state.kept()));
+    let_go(&[Some(signals.as_fd()), Some(held.as_fd()), pidfd, foreground.as_ref().map(AsFd::as_fd)], state);
     // The init inside tells of everything; only at -vv it is told twice.
     logging::start(options.personality, options.verbosity.min(0).max(options.verbosity - 1));
     let status = stay(Some(inside), signals, Behaviour::outside(), foreground, options);
@@ -205,8 +203,9 @@ fn start_command(
     })
 }
 
-/// Lets go of the working directory, of all descriptors but those kept, and of stdin and stdout (H1).
-fn let_go<'a>(keep: impl Iterator<Item = BorrowedFd<'a>>) {
+/// Lets go of the working directory, of all descriptors but our own and the setup's, and of stdin and stdout (H1).
+fn let_go(own: &[Option<BorrowedFd<'_>>], state: &State) {
+    let keep = own.iter().flatten().copied().chain(state.kept());
     let mut numbers: Vec<RawFd> = keep.map(|fd| fd.as_raw_fd()).collect();
     numbers.sort_unstable();
     fd::close_inherited(&numbers);

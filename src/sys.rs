@@ -21,6 +21,11 @@ pub mod signal;
 
 pub use nix::errno::Errno;
 
+/// The number of an error of the standard library; 0 if it has none.
+pub fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+}
+
 /// The name of an error as `errno(3)` and strace write it, such as `ENOENT`.
 pub fn errno_name(errno: Errno) -> &'static str {
     match errno {

@@ -120,8 +120,9 @@ fn why_not(file: &Path, errno: Errno) -> (bool, String) {
 }
 
 fn head(file: &Path) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file).ok()?.take(HEAD as u64).read_to_end(&mut bytes).ok()?;
+    let mut bytes = vec![0; HEAD];
+    let count = File::open(file).ok()?.read(&mut bytes).ok()?;
+    bytes.truncate(count);
     Some(bytes)
 }
 

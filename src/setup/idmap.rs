@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
 
 use super::step::{SetupError, State, Step};
 use crate::spawn;
-use crate::sys::{Errno, process::WaitStatus};
+use crate::sys::{Errno, errno_of, process::WaitStatus};
 
 /// So many ids from `inner` inside are those from `outer` outside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -177,7 +177,7 @@ impl fmt::Display for Write<'_> {
 fn write_file(inside: i32, file: &str, text: &str) -> Result<(), SetupError> {
     let path = format!("/proc/{inside}/{file}");
     fs::write(&path, text).map_err(|error| {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        let errno = errno_of(&error);
         let advice = match errno {
             Errno::ENOENT => "needs /proc",
             Errno::EPERM => "these ids are not this process's to give; map only its own, or run as root",
@@ -192,9 +192,8 @@ fn write_file(inside: i32, file: &str, text: &str) -> Result<(), SetupError> {
 /// Everybody to himself: each range that exists out here.
 fn own_map(kind: Kind) -> Result<Vec<Range>, SetupError> {
     let path = format!("/proc/self/{}", kind.map_file());
-    let text = fs::read_to_string(&path).map_err(|error| {
-        SetupError::call(format!("read({path:?})"), Errno::from_raw(error.raw_os_error().unwrap_or(0)), "needs /proc")
-    })?;
+    let text =
+        fs::read_to_string(&path).map_err(|error| SetupError::io(format!("read({path:?})"), &error, "needs /proc"))?;
     Ok(text.lines().filter_map(existing).collect())
 }
 
@@ -211,10 +210,8 @@ fn granted(kind: Kind) -> Result<Range, SetupError> {
     let path = kind.grants_file();
     let uid = geteuid().as_raw();
     let name = name_of(uid);
-    let text = fs::read(path).map_err(|error| {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-        SetupError::call(format!("open({path:?})"), errno, "--map-auto takes the ids from there")
-    })?;
+    let text = fs::read(path)
+        .map_err(|error| SetupError::io(format!("open({path:?})"), &error, "--map-auto takes the ids from there"))?;
     text.split(|byte| *byte == b'\n').find_map(|line| grant(line, uid, name.as_deref())).ok_or_else(|| {
         SetupError::found(
             format!("{path:?}"),

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::chdir;
+use nix::unistd::{chdir, getcwd};
 
 use super::namespaces::{self, Kind};
 use super::step::{self, SetupError, State, Step, Steps};
@@ -225,8 +225,7 @@ fn place_advice(errno: Errno) -> &'static str {
 
 /// The path of the working folder.
 fn working_folder() -> Result<CString, SetupError> {
-    let found = std::env::current_dir().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)));
-    found.and_then(|folder| CString::new(folder.into_os_string().into_vec()).map_err(|_| Errno::EINVAL)).map_err(
+    getcwd().and_then(|folder| CString::new(folder.into_os_string().into_vec()).map_err(|_| Errno::EINVAL)).map_err(
         |errno| SetupError::call("getcwd()", errno, "the working folder is gone; start in another, or use --chdir"),
     )
 }

@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, c_int};
 use std::fmt;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use nix::unistd::sethostname;
 
 use super::step::{SetupError, State, Step};
 use crate::sys::action::Action;
-use crate::sys::{Errno, namespace};
+use crate::sys::{Errno, errno_of, namespace};
 
 /// The kinds of namespaces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -227,13 +227,12 @@ impl Step for OpenJoined<'_> {
     fn run(&self, state: &mut State) -> Result<(), SetupError> {
         for (kind, path) in &self.0.join {
             let file = File::open(path).map_err(|error| {
-                let advice = match error.kind() {
-                    ErrorKind::NotFound => "no such process or file",
-                    ErrorKind::PermissionDenied => "not permitted; run as that process's user, or as root",
+                let advice = match errno_of(&error) {
+                    Errno::ENOENT => "no such process or file",
+                    Errno::EACCES | Errno::EPERM => "not permitted; run as that process's user, or as root",
                     _ => "it cannot be opened",
                 };
-                let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-                SetupError::call(format!("open({:?})", path.display()), errno, advice)
+                SetupError::io(format!("open({:?})", path.display()), &error, advice)
             })?;
             let _ = kind;
             state.namespaces.push(file.into());
@@ -313,7 +312,7 @@ impl Step for UnshareTime<'_> {
                 .open("/proc/self/timens_offsets")
                 .and_then(|mut file| file.write_all(line.as_bytes()));
             written.map_err(|error| {
-                let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+                let errno = errno_of(&error);
                 let advice = match errno {
                     Errno::ERANGE => "the clock would be negative, or run over; take other seconds",
                     Errno::EPERM | Errno::EACCES => "not permitted; needs CAP_SYS_TIME in the user namespace",

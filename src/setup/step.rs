@@ -70,7 +70,11 @@ impl State {
 
 /// A step that failed: the call with its arguments, the error's name, and the way out.
 #[derive(Debug)]
-pub struct SetupError {
+pub struct SetupError(Box<Told>);
+
+/// Boxed, so that a result is one word wherever it is passed on.
+#[derive(Debug)]
+struct Told {
     call: String,
     errno: Option<Errno>,
     advice: Cow<'static, str>,
@@ -79,26 +83,32 @@ pub struct SetupError {
 impl SetupError {
     /// A system call failed.
     pub fn call(call: impl Into<String>, errno: Errno, advice: impl Into<Cow<'static, str>>) -> Self {
-        Self { call: call.into(), errno: Some(errno), advice: advice.into() }
+        Self::new(call.into(), Some(errno), advice.into())
     }
 
     /// The same, as the standard library tells it.
     pub fn io(call: impl Into<String>, error: &io::Error, advice: impl Into<Cow<'static, str>>) -> Self {
-        Self { call: call.into(), errno: error.raw_os_error().map(Errno::from_raw), advice: advice.into() }
+        Self::new(call.into(), error.raw_os_error().map(Errno::from_raw), advice.into())
     }
 
     /// Something is not as it must be.
     pub fn found(what: impl Into<String>, advice: impl Into<Cow<'static, str>>) -> Self {
-        Self { call: what.into(), errno: None, advice: advice.into() }
+        Self::new(what.into(), None, advice.into())
+    }
+
+    #[cold]
+    fn new(call: String, errno: Option<Errno>, advice: Cow<'static, str>) -> Self {
+        Self(Box::new(Told { call, errno, advice }))
     }
 }
 
 impl Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.call)?;
-        if let Some(errno) = self.errno {
-            write!(f, ": {}", errno_name(errno))?;
+        let Told { call, errno, advice } = &*self.0;
+        f.write_str(call)?;
+        if let Some(errno) = errno {
+            write!(f, ": {}", errno_name(*errno))?;
         }
-        write!(f, ": {}", self.advice)
+        write!(f, ": {advice}")
     }
 }

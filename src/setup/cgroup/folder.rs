@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::thread::sleep;
@@ -13,7 +12,7 @@ use std::time::Duration;
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, read, unlinkat};
 
 use crate::setup::step::SetupError;
 use crate::sys::fd::NamesOf;
@@ -43,8 +42,7 @@ impl Folder {
     /// By its path.
     pub fn open(path: &str) -> Result<Self, SetupError> {
         let file = File::open(path).map_err(|error| {
-            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-            SetupError::call(format!("open({path:?})"), errno, "cgroups are mounted there, but cannot be read")
+            SetupError::io(format!("open({path:?})"), &error, "cgroups are mounted there, but cannot be read")
         })?;
         Ok(Self { file, path: path.to_owned() })
     }
@@ -163,8 +161,7 @@ impl Folder {
     pub fn try_read(&self, file: &str) -> Result<String, Errno> {
         let mut room = [0; ROOM];
         let opened = self.open_at(file.as_bytes(), OFlag::O_RDONLY)?;
-        let count = File::from(opened).read(&mut room);
-        let count = count.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+        let count = read(opened, &mut room)?;
         Ok(String::from_utf8_lossy(room.get(..count).unwrap_or_default()).into_owned())
     }
 
@@ -209,10 +206,9 @@ impl Folder {
     /// Calls `visit` with each process, as cgroup.procs has them: 0 is one that this PID namespace does not know.
     pub fn each_pid(&self, visit: &mut dyn FnMut(i32)) {
         let Ok(procs) = self.open_at(b"cgroup.procs", OFlag::O_RDONLY) else { return };
-        let mut file = File::from(procs);
         let mut room = [0; ROOM];
         let mut number = None;
-        while let Ok(count @ 1..) = file.read(&mut room) {
+        while let Ok(count @ 1..) = read(&procs, &mut room) {
             for byte in room.iter().take(count) {
                 if byte.is_ascii_digit() {
                     number = Some(number.unwrap_or(0) * 10 + i32::from(byte - b'0'));

@@ -6,7 +6,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use super::v2::weight_of;
 use crate::setup::step::SetupError;
-use crate::sys::Errno;
 
 /// No limit: `-1`.
 pub const UNLIMITED: i64 = -1;
@@ -157,8 +156,7 @@ impl Asked {
 /// A disk's number.
 fn disk(path: &str) -> Result<u64, SetupError> {
     let found = fs::metadata(path).map_err(|error| {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-        SetupError::call(format!("stat({path:?})"), errno, "name a disk that is there, such as /dev/sda")
+        SetupError::io(format!("stat({path:?})"), &error, "name a disk that is there, such as /dev/sda")
     })?;
     if !found.file_type().is_block_device() {
         return Err(SetupError::found(format!("{path:?}"), "no block device; name a disk, such as /dev/sda"));

@@ -5,7 +5,6 @@ use super::Wanted;
 use super::limit::{Asked, Setting, UNLIMITED, What, controller};
 use crate::cgroupfs::{self, Hierarchy};
 use crate::setup::step::SetupError;
-use crate::sys::Errno;
 
 /// The group of one hierarchy, to be made.
 #[derive(Debug)]
@@ -22,10 +21,8 @@ pub struct Place {
 
 /// All that is mounted.
 pub fn hierarchies() -> Result<Vec<Hierarchy>, SetupError> {
-    cgroupfs::hierarchies().map_err(|error| {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-        SetupError::call("open(\"/proc/self/mountinfo\")", errno, "needs /proc, to find the cgroups")
-    })
+    cgroupfs::hierarchies()
+        .map_err(|error| SetupError::io("open(\"/proc/self/mountinfo\")", &error, "needs /proc, to find the cgroups"))
 }
 
 /// The group above, in this hierarchy: empty for its top, or with a slash before it; `None`: it is below sexton's own, which cannot be seen.

@@ -15,8 +15,8 @@ use nix::sys::statfs::{Statfs, fstatfs};
 use super::place::{self, Missing};
 use super::step::SetupError;
 use super::{advice, failed, path};
-use crate::sys::Errno;
 use crate::sys::mount::{attach, copy_tree, mount, read_link, set_read_only};
+use crate::sys::{Errno, errno_of};
 
 /// What is to be bound, opened while its path means what was meant.
 #[derive(Debug)]
@@ -148,9 +148,8 @@ fn remount(top: BorrowedFd<'_>, which: Which, at: &Path) -> Result<(), SetupErro
         };
         let link = by_number(top);
         let base = read_link(AT_FDCWD, &link).map_err(|errno| wrong("readlink(", &link, errno))?;
-        let mountinfo = fs::read("/proc/self/mountinfo").map_err(|error| {
-            wrong("open(", c"/proc/self/mountinfo", Errno::from_raw(error.raw_os_error().unwrap_or(0)))
-        })?;
+        let mountinfo = fs::read("/proc/self/mountinfo")
+            .map_err(|error| wrong("open(", c"/proc/self/mountinfo", errno_of(&error)))?;
         for line in mountinfo.split(|byte| *byte == b'\n') {
             let Some(below) = place_below(line, &base) else { continue };
             let below = Path::new(OsStr::from_bytes(&below));
