@@ -74,7 +74,11 @@ pub fn enable(folder: &Folder, controller: &str) -> Result<Enabled, SetupError> 
     let mut is_empty = true;
     folder.each_pid(&mut |_| is_empty = false);
     if !is_empty && folder.has("cgroup.type") {
-        return Ok(Enabled::Busy);
+        // Who may not write here is not helped by hearing of those processes.
+        return match folder.try_write(CONTROL, "") {
+            Ok(()) => Ok(Enabled::Busy),
+            Err(errno) => Err(refused(folder, controller, errno)),
+        };
     }
     if folder.read(CONTROL)?.split([' ', '\n']).any(|enabled| enabled == controller) {
         return Ok(Enabled::Already);
