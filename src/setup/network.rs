@@ -182,7 +182,7 @@ fn bring_up(socket: &Socket, name: &str, index: u32, addresses: &[Cidr]) -> Resu
 /// Makes a link, with one end in the namespace of the one inside.
 struct Make<'a> {
     link: &'a Link,
-    /// The device that is left outside, once it is made.
+    /// The device that is left outside, once it is made; 0: its number is not known yet.
     host: Cell<Option<u32>>,
 }
 
@@ -245,6 +245,7 @@ impl Step for Make<'_> {
         };
         self.request(inside)?.send(&socket).map_err(refused(call))?;
         if let Way::Veth { host, host_address, bridge } = &link.way {
+            self.host.set(Some(0));
             let own = index(host)?;
             self.host.set(Some(own));
             if let Some(bridge) = bridge {
@@ -259,8 +260,8 @@ impl Step for Make<'_> {
 
     /// Both ends go with one. The kernel removes them by itself, but only some time after the namespace has ended.
     fn undo(&self, _: &mut State) {
-        if let (Some(own), Ok(socket)) = (self.host.take(), Socket::open()) {
-            let _ = Message::delete_link(own).send(&socket);
+        if let (Way::Veth { host, .. }, Some(own), Ok(socket)) = (&self.link.way, self.host.take(), Socket::open()) {
+            let _ = Message::delete_link(own, host).send(&socket);
         }
     }
 }
