@@ -20,7 +20,7 @@ pub mod step;
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write};
-use std::io::{Read, Write as _};
+use std::io::{ErrorKind, Read, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::OFlag;
@@ -199,18 +199,29 @@ impl<'a> Stage<'a> {
                     return Err(error);
                 }
                 let mut word = std::fs::File::from(held);
-                let _ = word.write_all(b"!");
-                Ok(Side::Outside(started, word.into()))
+                match word.write_all(b"!") {
+                    // Its end is told as any.
+                    Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                        drop(word);
+                        process::wait_gone(started.pid);
+                        Err(SetupError::io("write(pipe, \"!\")", &error, "a seccomp filter may forbid it"))
+                    }
+                    _ => Ok(Side::Outside(started, word.into())),
+                }
             }
             Forked::Child => {
                 drop(held);
                 self.state.is_inside = true;
                 let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-                die_with_parent()?;
                 let mut go = std::fs::File::from(go);
-                if go.read_exact(&mut [0]).is_err() {
-                    process::exit(128 + 9);
+                if let Err(error) = go.read_exact(&mut [0]) {
+                    if error.kind() == ErrorKind::UnexpectedEof {
+                        process::exit(128 + 9);
+                    }
+                    return Err(SetupError::io("read(pipe)", &error, "a seccomp filter may forbid it"));
                 }
+                // From here on only one of the two can fail, and so only one tells.
+                die_with_parent()?;
                 run_each(&self.inside, &mut self.state)?;
                 // A change of credentials has cleared it; if the other one died meanwhile, its end of the pipe is gone.
                 die_with_parent()?;

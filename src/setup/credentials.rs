@@ -12,7 +12,6 @@ use nix::sys::prctl::set_dumpable;
 
 use super::capability::Capabilities;
 use super::step::{SetupError, State, Step, Steps};
-use crate::sys::Errno;
 use crate::sys::action::Action;
 use crate::sys::capability::{Sets, bounding, own};
 use crate::sys::change::{Change, has_groups, may_set_groups};
@@ -86,8 +85,9 @@ impl Wanted {
     }
 
     /// The command's bounding set.
-    pub fn bounding(&self) -> Capabilities {
-        self.choice.map_or_else(bounding, |choice| choice.of(bounding()))
+    pub fn bounding(&self) -> Result<Capabilities, SetupError> {
+        let now = own_bounding()?;
+        Ok(self.choice.map_or(now, |choice| choice.of(now)))
     }
 
     /// What the command does to itself.
@@ -118,8 +118,15 @@ fn push(state: &mut State, change: Change) {
 /// `CAP_SETGID`.
 const SETGID: u8 = 6;
 
+const FILTERED: &str = "a seccomp filter may forbid it";
+
 fn own_sets() -> Result<Sets, SetupError> {
-    own().map_err(|errno: Errno| SetupError::call("capget()", errno, "a seccomp filter may forbid it"))
+    own().map_err(|errno| SetupError::call("capget()", errno, FILTERED))
+}
+
+/// What is not known here would not be dropped.
+pub fn own_bounding() -> Result<Capabilities, SetupError> {
+    bounding().map_err(|errno| SetupError::call("prctl(PR_CAPBSET_READ)", errno, FILTERED))
 }
 
 /// What no exec can bring back.
@@ -127,7 +134,7 @@ struct Bounding(Choice);
 
 impl Step for Bounding {
     fn run(&self, state: &mut State) -> Result<(), SetupError> {
-        let now = bounding();
+        let now = own_bounding()?;
         let missing = self.0.add.without(own_sets()?.permitted.within(now));
         if !missing.is_empty() {
             return Err(SetupError::found(
@@ -241,7 +248,9 @@ impl Hold<'_> {
 
 impl Step for Hold<'_> {
     fn run(&self, state: &mut State) -> Result<(), SetupError> {
-        if let Some((sets, ambient)) = self.sets(state.user, own_sets()?, self.0.bounding()) {
+        // Without a choice it does not matter.
+        let bounding = if self.0.choice.is_some() { self.0.bounding()? } else { Capabilities::NONE };
+        if let Some((sets, ambient)) = self.sets(state.user, own_sets()?, bounding) {
             push(state, Change::Capabilities(sets));
             if !ambient.is_empty() {
                 push(state, Change::Ambient(ambient));

@@ -185,7 +185,7 @@ fn bring_up(socket: &Socket, name: &str, index: u32, addresses: &[Cidr]) -> Resu
 /// Makes a link, with one end in the namespace of the one inside.
 struct Make<'a> {
     link: &'a Link,
-    /// The device that is left outside, once it is made.
+    /// The device that is left outside, once it is made; 0: its number is not known yet.
     host: Cell<Option<u32>>,
 }
 
@@ -248,6 +248,7 @@ impl Step for Make<'_> {
         };
         self.request(inside)?.send(&socket).map_err(refused(call))?;
         if let Way::Veth { host, host_address, bridge } = &link.way {
+            self.host.set(Some(0));
             let own = index(host)?;
             self.host.set(Some(own));
             if let Some(bridge) = bridge {
@@ -265,24 +266,24 @@ impl Step for Make<'_> {
     /// The kernel removes links by itself, but only some time after the namespace has ended: until then they answer for
     /// their addresses. Both ends of a pair go with one.
     fn undo(&self, state: &mut State) {
-        let found = match (self.host.take(), &state.network) {
-            (Some(own), _) => Socket::open().ok().map(|socket| (socket, own)),
-            (None, Some(namespace)) => open_in(namespace, &self.link.name),
-            (None, None) => None,
+        let (socket, index, name) = match (&self.link.way, self.host.take(), &state.network) {
+            (Way::Veth { host, .. }, Some(own), _) => (Socket::open().ok(), own, host),
+            (Way::Macvlan { .. } | Way::Ipvlan { .. }, _, Some(namespace)) => (open_in(namespace), 0, &self.link.name),
+            _ => return,
         };
-        if let Some((socket, index)) = found {
-            let _ = Message::delete_link(index).send(&socket);
+        if let Some(socket) = socket {
+            let _ = Message::delete_link(index, name).send(&socket);
         }
     }
 }
 
-/// A socket into another network namespace, and the index of a device there. A socket stays where it was opened.
-fn open_in(namespace: &OwnedFd, name: &str) -> Option<(Socket, u32)> {
+/// A socket into another network namespace: it stays where it was opened.
+fn open_in(namespace: &OwnedFd) -> Option<Socket> {
     let own = File::open("/proc/self/ns/net").ok()?;
     setns(namespace, CloneFlags::CLONE_NEWNET).ok()?;
-    let found = Socket::open().ok().zip(if_nametoindex(name).ok());
+    let socket = Socket::open();
     setns(own, CloneFlags::CLONE_NEWNET).ok()?;
-    found
+    socket.ok()
 }
 
 impl fmt::Display for Make<'_> {

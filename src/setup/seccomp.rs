@@ -13,10 +13,9 @@ use std::path::{Path, PathBuf};
 use nix::sys::utsname::uname;
 
 use super::capability::Capabilities;
-use super::credentials::{self, out_of_reach};
+use super::credentials::{self, out_of_reach, own_bounding};
 use super::step::{SetupError, State, Step, Steps};
 use crate::sys::action::Action;
-use crate::sys::capability::bounding;
 use crate::sys::change::Change;
 use crate::sys::seccomp::{Instruction, LONGEST};
 use json::Value;
@@ -75,10 +74,11 @@ impl Step for Read<'_> {
                 "--seccomp must name a file that can be read",
             )
         })?;
+        let target = target(own_bounding()?)?;
         let filter = if content.trim_ascii_start().starts_with(b"{") {
             // What is wrong is found out here already, whatever the capabilities in there.
             json::parse(&content).map_err(|wrong| wrong.to_string()).and_then(|value| {
-                profile::compile(&value, target(bounding()))?;
+                profile::compile(&value, target)?;
                 Ok(Filter::Profile(value))
             })
         } else {
@@ -95,9 +95,11 @@ impl fmt::Display for Read<'_> {
     }
 }
 
-fn target(bounding: Capabilities) -> Target {
-    let kernel = uname().ok().and_then(|names| profile::version(names.release().to_str()?));
-    Target { bounding, kernel: kernel.unwrap_or_default() }
+/// What a profile asks for. Unknown, its rules would not hold.
+fn target(bounding: Capabilities) -> Result<Target, SetupError> {
+    let names = uname().map_err(|errno| SetupError::call("uname()", errno, "a seccomp filter may forbid it"))?;
+    let kernel = names.release().to_str().and_then(profile::version);
+    Ok(Target { bounding, kernel: kernel.unwrap_or_default() })
 }
 
 /// An array of `struct sock_filter`, as the machine has it: code, two jumps, value.
@@ -126,7 +128,8 @@ impl Step for Set<'_> {
             None => return Ok(()),
             Some(Filter::Program(program)) => (program, 0),
             Some(Filter::Profile(profile)) => {
-                profile::compile(&profile, target(self.1.bounding())).map_err(|why| wrong(self.0, why))?
+                let target = target(self.1.bounding()?)?;
+                profile::compile(&profile, target).map_err(|why| wrong(self.0, why))?
             }
         };
         out_of_reach();

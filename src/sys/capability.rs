@@ -55,15 +55,19 @@ pub fn set_own(sets: &Sets) -> Result<(), Errno> {
 }
 
 /// The bounding set, `prctl(PR_CAPBSET_READ)`: of the numbers that this kernel knows.
-pub fn bounding() -> Capabilities {
+pub fn bounding() -> Result<Capabilities, Errno> {
     let mut set = Capabilities::NONE;
     for number in 0..Capabilities::MOST {
-        // SAFETY: passes integers only. EINVAL: the kernel knows no more.
-        if unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), 0, 0, 0) } == 1 {
-            set = set.and(Capabilities::only(number));
+        // SAFETY: passes integers only.
+        match Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), 0, 0, 0) }) {
+            Ok(0) => {}
+            Ok(_) => set = set.and(Capabilities::only(number)),
+            // The kernel knows no more.
+            Err(Errno::EINVAL) => break,
+            Err(errno) => return Err(errno),
         }
     }
-    set
+    Ok(set)
 }
 
 #[cfg(test)]
@@ -79,7 +83,7 @@ mod tests {
         };
         let expected = Sets { effective: field("CapEff:"), permitted: field("CapPrm:"), inheritable: field("CapInh:") };
         assert_eq!(own(), Ok(expected));
-        assert_eq!(bounding(), field("CapBnd:"));
+        assert_eq!(bounding(), Ok(field("CapBnd:")));
         assert_eq!(halves(Capabilities(0x1_0000_0002)), [2, 1]);
     }
 }

@@ -36,6 +36,8 @@ const ROOM: usize = 4096;
 pub struct Folder {
     file: File,
     path: String,
+    /// It was made here.
+    is_new: bool,
 }
 
 impl Folder {
@@ -44,7 +46,7 @@ impl Folder {
         let file = File::open(path).map_err(|error| {
             SetupError::io(format!("open({path:?})"), &error, "cgroups are mounted there, but cannot be read")
         })?;
-        Ok(Self { file, path: path.to_owned() })
+        Ok(Self { file, path: path.to_owned(), is_new: false })
     }
 
     /// openat(2): a file, or a group below.
@@ -55,14 +57,14 @@ impl Folder {
     /// A group below.
     pub fn at(&self, name: &[u8]) -> Result<Self, Errno> {
         let file = self.open_at(name, OFlag::O_DIRECTORY)?.into();
-        Ok(Self { file, path: format!("{}/{}", self.path, String::from_utf8_lossy(name)) })
+        Ok(Self { file, path: format!("{}/{}", self.path, String::from_utf8_lossy(name)), is_new: false })
     }
 
     /// The same, once more.
     pub fn again(&self) -> Result<Self, SetupError> {
         let copy = fd::duplicate(self.file.as_fd());
         let copy = copy.ok_or_else(|| SetupError::call("fcntl(F_DUPFD)", Errno::EMFILE, "raise RLIMIT_NOFILE"))?;
-        Ok(Self { file: copy.into(), path: self.path.clone() })
+        Ok(Self { file: copy.into(), path: self.path.clone(), is_new: self.is_new })
     }
 
     /// Its name in the group above.
@@ -84,7 +86,11 @@ impl Folder {
     /// mkdir(2), then open(2).
     pub fn try_make(&self, name: &[u8], mode: u32) -> Result<Self, Errno> {
         mkdirat(&self.file, name, Mode::from_bits_truncate(mode))?;
-        self.at(name)
+        let opened = self.at(name);
+        if opened.is_err() {
+            let _ = self.remove_folder(name);
+        }
+        Ok(Self { is_new: true, ..opened? })
     }
 
     /// Why a group cannot be made below.
@@ -133,7 +139,7 @@ impl Folder {
     /// Whether a sexton of this user has made it.
     pub fn is_ours(&self) -> bool {
         let made = self.file.metadata();
-        made.is_ok_and(|made| made.mode() & STICKY != 0 && made.uid() == geteuid().as_raw())
+        self.is_new || made.is_ok_and(|made| made.mode() & STICKY != 0 && made.uid() == geteuid().as_raw())
     }
 
     /// Takes it for this sexton alone, until the descriptor is closed.

@@ -113,14 +113,16 @@ impl Group {
                 own = None;
             }
             let folder = above.enter(part, hold)?;
-            if is_cpuset {
-                fill_cpuset(&above, &folder)?;
-            }
-            if hold && folder.is_ours() {
-                let copy = folder.again()?;
-                self.add(Kind::Parent, above, copy);
-            }
-            above = folder;
+            let filled = if is_cpuset { fill_cpuset(&above, &folder) } else { Ok(()) };
+            above = if hold && folder.is_ours() {
+                let copy = folder.again();
+                // Before a failure is told, so that it is removed.
+                self.add(Kind::Parent, above, folder);
+                copy?
+            } else {
+                folder
+            };
+            filled?;
         }
         self.enable(&above, place, own.map(|mut own| own.next()) == Some(None))?;
         let folder = make_and_lock(&above, name, fixed)?;
@@ -228,8 +230,12 @@ fn make_and_lock(above: &Folder, name: &str, fixed: bool) -> Result<Folder, Setu
 /// One try; `None`: another one may do.
 fn try_make_and_lock(above: &Folder, name: &str, fixed: bool) -> Result<Option<Folder>, Errno> {
     match above.try_make(name.as_bytes(), OURS) {
-        // Between the two, who sweeps may have taken it for a dead sexton's.
-        Ok(folder) => Ok((folder.lock() && folder.is_there()).then_some(folder)),
+        Ok(folder) if folder.lock() && folder.is_there() => Ok(Some(folder)),
+        // Between the two, who sweeps may have taken it for a dead sexton's. Or it cannot be locked at all.
+        Ok(_) => {
+            let _ = above.remove_folder(name.as_bytes());
+            Ok(None)
+        }
         Err(Errno::ENOENT) if above.is_there() => Ok(None),
         Err(Errno::EEXIST) if !fixed => Ok(None),
         Err(Errno::EEXIST) => match above.at(name.as_bytes()) {

@@ -15,7 +15,7 @@ use nix::unistd::fchdir;
 use super::bind::flags_of;
 use super::place::{self, Missing};
 use super::step::{SetupError, State, Step};
-use super::{advice, failed, path};
+use super::{advice, failed, path, place_advice};
 use crate::sys::Errno;
 use crate::sys::mount::mount;
 
@@ -77,9 +77,16 @@ impl fmt::Display for Mask {
 
 /// Goes to a folder of the new root, if it is of this kind; returns its flags.
 fn go_to(root: BorrowedFd<'_>, at: &str, kind: FsType) -> Result<Option<MsFlags>, SetupError> {
-    let Ok(folder) = place::find(root, Path::new(at), Missing::Fail) else { return Ok(None) };
-    let Some(stat) = fstatfs(&folder).ok().filter(|stat| stat.filesystem_type() == kind) else { return Ok(None) };
-    fchdir(&folder).map_err(|errno| failed("fchdir(", Path::new(at), errno, advice(errno)))?;
+    let at = Path::new(at);
+    let folder = match place::find(root, at, Missing::Fail) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+        found => found.map_err(|errno| failed("openat(", at, errno, place_advice(errno)))?,
+    };
+    let stat = fstatfs(&folder).map_err(|errno| failed("fstatfs(", at, errno, advice(errno)))?;
+    if stat.filesystem_type() != kind {
+        return Ok(None);
+    }
+    fchdir(&folder).map_err(|errno| failed("fchdir(", at, errno, advice(errno)))?;
     Ok(Some(flags_of(&stat)))
 }
 

@@ -41,10 +41,11 @@ impl Message {
         message
     }
 
-    /// Removes it.
-    pub fn delete_link(index: u32) -> Self {
+    /// Removes the device with this index or, if that is 0, of this name.
+    pub fn delete_link(index: u32, name: &str) -> Self {
         let mut message = Self::new(libc::RTM_DELLINK, 0);
         message.link(index, 0);
+        message.text(libc::IFLA_IFNAME, name);
         message
     }
 

@@ -1,0 +1,226 @@
+//! What cannot be set up is told, the command does not start, and nothing is left (X4, N, G, C).
+#![allow(clippy::multiple_unsafe_ops_per_block)]
+
+mod common;
+#[path = "common/faults.rs"]
+mod faults;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use common::{Init, Output, folder, sh, wait_for};
+use faults::Call;
+use sexton::sys::Errno;
+
+/// Its name is in the environment of all that a test of here starts.
+const MARK: &str = "SEXTON_TEST_MARK";
+
+/// What of the machine a setup could leave changed.
+struct Snapshot {
+    mounts: String,
+    cgroups: BTreeSet<PathBuf>,
+    links: BTreeSet<String>,
+    processes: BTreeSet<i32>,
+}
+
+impl Snapshot {
+    /// Of this thread's mounts and links, the cgroups below this one, and the processes with this mark.
+    fn take(parent: &str, mark: &str) -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let tops = mounts.lines().filter(|line| line.contains(" - cgroup"));
+        let tops: Vec<_> = tops.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect();
+        let cgroups = tops.iter().flat_map(|top| folders(&top.join(parent.trim_start_matches('/')))).collect();
+        let devices = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        let links = devices.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+        Self { links: links.collect(), cgroups, processes: marked(mark), mounts }
+    }
+
+    /// What is not as it was.
+    fn changes(&self, before: &Self) -> Option<String> {
+        let mut changes = Vec::new();
+        if self.mounts != before.mounts {
+            changes.push(format!("mounts: {}", self.mounts));
+        }
+        for (changed, what) in [
+            (self.cgroups != before.cgroups, format!("cgroups: {:?}", self.cgroups)),
+            (self.links != before.links, format!("links: {:?}", self.links)),
+            (self.processes != before.processes, format!("processes: {:?}", self.processes)),
+        ] {
+            if changed {
+                changes.push(what);
+            }
+        }
+        (!changes.is_empty()).then(|| changes.join("; "))
+    }
+}
+
+/// A folder and all below it, if it is there.
+fn folders(top: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(top) else { return Vec::new() };
+    let below = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    below.flat_map(|entry| folders(&entry.path())).chain([top.to_owned()]).collect()
+}
+
+/// The processes in whose environment this mark is.
+fn marked(mark: &str) -> BTreeSet<i32> {
+    let mark = format!("{MARK}={mark}").into_bytes();
+    let is_marked = |pid: &i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark)
+    };
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_marked).collect()
+}
+
+/// This thread, and all that it starts, gets a network of its own.
+fn own_network() {
+    // SAFETY: passes an integer only; a thread may leave its network namespace at any time.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "unshare: {}", std::io::Error::last_os_error());
+}
+
+/// Everything at once, and what shows that it is there.
+fn everything(parent: &str) -> Init {
+    let files = folder("everything");
+    let (profile, variables) = (files.join("profile.json"), files.join("variables"));
+    if !profile.exists() {
+        let text = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["reboot"],"action":"SCMP_ACT_ERRNO"}]}"#;
+        fs::write(&profile, text).unwrap();
+        fs::write(&variables, "B=from-file\n").unwrap();
+    }
+    let mut options: Vec<_> = "--unshare all --root / --read-only --bind /etc:/mnt --tmpfs /tmp --sys --dev --chdir /tmp \
+        --hostname box --domainname lab --boottime 1000 --monotonic 500 --memory 64M --pids-limit 50 --user 1000:1000 \
+        --veth host=v1,addr=10.9.0.2/24,gw=10.9.0.1,host-addr=10.9.0.1/24 --groups 5 --cap-drop ALL --ambient-caps \
+        --cap-add NET_BIND_SERVICE --no-new-privs --ulimit nofile=100 --nice 5 --umask 027 --oom-score-adj 500 --env A=b"
+        .split_ascii_whitespace()
+        .collect();
+    let (profile, variables) = (profile.to_string_lossy(), variables.to_string_lossy());
+    options.extend(["--cgroup-parent", parent, "--seccomp", &*profile, "--env-file", &*variables]);
+    Init::new(&options).env(MARK, parent).args(sh(
+        "pwd; umask; echo $A $B; nice; cat /proc/self/status /proc/self/limits /proc/self/mountinfo \
+         /proc/self/timens_offsets /proc/self/cgroup /proc/sys/kernel/hostname /proc/sys/kernel/domainname \
+         /proc/net/route /proc/net/fib_trie /proc/self/oom_score_adj; ls -l /proc/self/ns",
+    ))
+}
+
+/// What of it is the same at each start.
+fn report(stdout: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut mounts = BTreeMap::new();
+    for line in stdout.lines() {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        if let [_, _, _, _, place, flags, ..] = fields[..]
+            && line.contains(" - ")
+        {
+            // Of those on one place the last is seen; what fits a kernel or a filter is of several kinds.
+            mounts.insert(place, flags.split(',').next());
+        } else if let [.., name, "->", target] = fields[..] {
+            let own = fs::read_link(format!("/proc/self/ns/{name}")).ok();
+            let is_own = own.is_some_and(|own| own == Path::new(target));
+            lines.push(format!("{name} {}", if is_own { "ours" } else { "new" }));
+        } else if let Some((name, _)) = line.split_once(":\t") {
+            let kept = ["Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "Seccomp_filters"];
+            if name.starts_with("Cap") || kept.contains(&name) {
+                lines.push(line.to_owned());
+            }
+        } else if !line.starts_with("total ") {
+            lines.push(fields.join(" "));
+        }
+    }
+    // An IPC namespace may have none (see --dev).
+    mounts.remove("/dev/mqueue");
+    lines.extend(mounts.into_iter().map(|(place, access)| format!("{place} {access:?}")));
+    lines
+}
+
+/// What is wrong with the end of a start in which one call failed.
+fn judge(output: &Output, expected: &[String]) -> Result<(), String> {
+    let line = output.stderr.as_str();
+    match output.code {
+        0 => {
+            let got = report(&output.stdout);
+            let missing: Vec<_> = expected.iter().filter(|line| !got.contains(line)).collect();
+            let more: Vec<_> = got.iter().filter(|line| !expected.contains(line)).collect();
+            if line.is_empty() && missing.is_empty() && more.is_empty() {
+                return Ok(());
+            }
+            Err(format!("started, without {missing:?}, with {more:?}; said {line:?}"))
+        }
+        125 => {
+            let is_one = line.starts_with("sexton: ") && line.ends_with('\n') && line.lines().count() == 1;
+            let parts: Vec<_> = line.splitn(4, ": ").collect();
+            let is_call = is_one && parts.len() == 4 && parts[2].starts_with('E') && parts[1].ends_with(')');
+            // Or it is said what was asked and is not to be had.
+            let is_call = is_call || is_one && parts[1].starts_with("--");
+            if is_call && output.stdout.is_empty() { Ok(()) } else { Err(format!("{output:?}")) }
+        }
+        _ => Err(format!("{output:?}")),
+    }
+}
+
+/// Each call that the setup makes fails once: either what was asked is there all the same, or it is said why not, and
+/// nothing is left.
+#[test]
+fn n4_g3_c2_each_call_that_fails_is_told_or_does_no_harm() {
+    let next = AtomicUsize::new(0);
+    let plan = Mutex::new(None::<(Vec<(Call, Errno)>, Vec<String>)>);
+    let wrong = Mutex::new(Vec::new());
+    let work = |name: usize| {
+        own_network();
+        let parent = format!("/sexton-test-{}-faults-{name}", std::process::id());
+        let before = Snapshot::take(&parent, &parent);
+        let (cases, expected) = plan
+            .lock()
+            .unwrap()
+            .get_or_insert_with(|| {
+                let (output, calls) = faults::run(everything(&parent), None);
+                assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+                (cases(&calls), report(&output.stdout))
+            })
+            .clone();
+        while let Some((call, errno)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (output, _) = faults::run(everything(&parent), Some((*call, *errno)));
+            let mut problem = judge(&output, &expected).err();
+            if call.number == libc::SYS_recvfrom {
+                // It was made, and not known to be: the kernel removes it.
+                wait_for("the link's end", || {
+                    Snapshot::take(&parent, &parent).changes(&before).is_none().then_some(())
+                });
+            }
+            if let Some(changes) = Snapshot::take(&parent, &parent).changes(&before) {
+                problem.get_or_insert_default().push_str(&format!("left {changes}; said {:?}", output.stderr));
+            }
+            if let Some(problem) = problem {
+                wrong.lock().unwrap().push(format!("{}: {errno}: {problem}", call.name()));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for name in 0..8 {
+            scope.spawn(move || work(name));
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), next.into_inner(), wrong.join("\n"));
+}
+
+/// Each of the calls, but of those that ask the same again and again only the first.
+fn cases(calls: &[Call]) -> Vec<(Call, Errno)> {
+    let mut seen = BTreeSet::new();
+    let mut chosen = Vec::new();
+    for call in calls {
+        // The C library's own; and the word to go on: who cannot hear it tells, but so may the one outside then.
+        if call.name().contains("arch_prctl") || (!call.is_outside && call.index <= 1 && call.number == libc::SYS_read)
+        {
+            continue;
+        }
+        let is_prctl = call.number == libc::SYS_prctl;
+        if !is_prctl || seen.insert((call.is_outside, call.first)) {
+            chosen.extend([(*call, Errno::EPERM), (*call, Errno::ENOSYS)]);
+        }
+    }
+    chosen
+}
