@@ -114,9 +114,6 @@ impl<'a> Stage<'a> {
                 outside.push(Box::new(namespaces::Join(wanted, kind)));
             }
         }
-        if wanted.unshare.has(Kind::Time) {
-            outside.push(Box::new(namespaces::UnshareTime(wanted)));
-        }
         let rest = wanted.unshare.without(Kind::Time).without(Kind::Cgroup);
         let two = wanted.need_two() || setup.network.needs_outside();
         if !two && !rest.is_empty() {
@@ -131,6 +128,10 @@ impl<'a> Stage<'a> {
 
         if wanted.own(Kind::User) {
             inside.push(Box::new(idmap::BecomeRoot));
+        }
+        // With what a new user namespace permits, and while /proc is the one that shows this process.
+        if wanted.unshare.has(Kind::Time) {
+            inside.push(Box::new(namespaces::UnshareTime(wanted)));
         }
         if wanted.joins(Kind::Mount) {
             inside.push(Box::new(namespaces::Join(wanted, Kind::Mount)));

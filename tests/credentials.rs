@@ -11,7 +11,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use common::{Init, Output, Running, assert_one_line, folder, has, sexton, sh, status_field, write_program};
+use common::{
+    Init, Output, Running, as_user, assert_one_line, folder, for_anyone, has, sexton, sh, status_field, write_program,
+};
 
 /// One line that holds all of `words`, this code, and nothing of the command.
 #[track_caller]
@@ -87,26 +89,6 @@ fn with_accounts(init: Init) -> Init {
         }
         Ok(())
     })
-}
-
-/// As this user, without any capability.
-fn as_user(uid: u32) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static {
-    move || {
-        // SAFETY: passes integers and a null list.
-        let failed = unsafe {
-            libc::setgroups(0, std::ptr::null()) != 0
-                || libc::setresgid(uid, uid, uid) != 0
-                || libc::setresuid(uid, uid, uid) != 0
-        };
-        if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-}
-
-/// Sexton where every user can reach it.
-fn for_anyone(name: &str) -> PathBuf {
-    let folder = folder(name);
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-    write_program(&folder.join("sexton"), &fs::read(sexton()).unwrap(), 0o755)
 }
 
 /// A program that every user can reach.

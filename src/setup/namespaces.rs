@@ -170,10 +170,10 @@ impl Wanted {
         self.join.iter().any(|(joined, _)| *joined == kind)
     }
 
-    /// Whether some process must be new for it: a PID or time namespace has none but new ones, and the maps of a user
-    /// namespace are written from outside.
+    /// Whether some process must be new for it: a PID namespace has none but new ones, and the maps of a user namespace
+    /// are written from outside.
     pub fn need_two(&self) -> bool {
-        [Kind::Pid, Kind::User, Kind::Time].iter().any(|kind| self.unshare.has(*kind))
+        self.unshare.has(Kind::Pid) || self.unshare.has(Kind::User)
     }
 
     /// What goes together and what does not.
@@ -295,8 +295,8 @@ impl fmt::Display for Unshare {
     }
 }
 
-/// Makes a time namespace and sets its clocks: they freeze at the first fork, so that clone(2) would be too late
-/// (time_namespaces(7)).
+/// Makes a time namespace, sets its clocks, and enters it: clone(2) would enter it too, but then its clocks are set for
+/// ever (time_namespaces(7)).
 pub struct UnshareTime<'a>(pub &'a Wanted);
 
 impl Step for UnshareTime<'_> {
@@ -321,7 +321,11 @@ impl Step for UnshareTime<'_> {
                 SetupError::call(format!("write(\"/proc/self/timens_offsets\", {:?})", line.trim_end()), errno, advice)
             })?;
         }
-        Ok(())
+        let path = "/proc/self/ns/time_for_children";
+        let made =
+            File::open(path).map_err(|error| SetupError::io(format!("open({path:?})"), &error, "needs /proc"))?;
+        setns(made, CloneFlags::from_bits_retain(Kind::Time.flag()))
+            .map_err(|errno| SetupError::call(format!("setns({path:?}, CLONE_NEWTIME)"), errno, advice(errno)))
     }
 }
 

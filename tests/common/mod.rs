@@ -499,6 +499,26 @@ pub fn assert_one_line(stderr: &str) {
     assert!(stderr.starts_with("sexton: ") && stderr.ends_with('\n') && stderr.lines().count() == 1, "{stderr:?}");
 }
 
+/// As this user, without any capability.
+pub fn as_user(uid: u32) -> impl FnMut() -> std::io::Result<()> + Send + Sync + 'static {
+    move || {
+        // SAFETY: passes integers and a null list.
+        let failed = unsafe {
+            libc::setgroups(0, std::ptr::null()) != 0
+                || libc::setresgid(uid, uid, uid) != 0
+                || libc::setresuid(uid, uid, uid) != 0
+        };
+        if failed { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// Sexton where every user can reach it.
+pub fn for_anyone(name: &str) -> PathBuf {
+    let folder = folder(name);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&folder.join("sexton"), &fs::read(sexton()).unwrap(), 0o755)
+}
+
 /// Whether a file is there to be used; a test that needs it and has none says so and is over.
 pub fn has(path: &str) -> bool {
     let there = Path::new(path).exists();
