@@ -3,6 +3,7 @@
 //! It starts without the language's runtime, as sexton does, so that what it tells of its own signals is what it got.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod bench;
 pub mod cases;
 pub mod check;
@@ -43,6 +44,8 @@ enum Action {
     },
     /// Ask any init what the contract of a good one says
     Check(check::Words),
+    /// Tell whether an image's or a command's container will behave: signals, zombies, its stop
+    Audit(audit::Words),
     /// Measure inits side by side
     Bench(bench::Words),
     /// Run a command under a seccomp filter that refuses newer system calls
@@ -102,6 +105,7 @@ pub fn start(arguments: Arguments) -> c_int {
     let result = match words.action {
         Action::Subject { kind } => subject::run(&kind),
         Action::Check(words) => check::run(&words),
+        Action::Audit(words) => audit::run(&words),
         Action::Bench(words) => bench::run(&words),
         Action::Deny { errno, command } => deny_and_run(errno, &command),
         Action::Sigqueue { pid, signal, values } => send_values(pid, signal, &values),

@@ -98,7 +98,7 @@ pub fn wait_for_any(workers: &[Worker], signals: BorrowedFd<'_>) {
 }
 
 /// In the new process: dies with its parent, is root of its namespaces, and has a /proc of its own.
-fn enter(go: &OwnedFd, map: Option<(u32, u32)>) -> Result<(), Trouble> {
+pub fn enter(go: &OwnedFd, map: Option<(u32, u32)>) -> Result<(), Trouble> {
     set_parent_death_signal(Signal::KILL).map_err(failed("prctl(PR_SET_PDEATHSIG)"))?;
     // If the parent died before it could be told to take us along, this end has no other.
     if nix::unistd::read(go, &mut [0]) != Ok(1) {
