@@ -232,9 +232,13 @@ impl Supervisor {
                 false
             }
             Step::KillAll => {
+                // Perhaps nobody is: to find those that get TERM takes long among thousands of others' processes.
+                if self.everyone_counts() {
+                    return true;
+                }
                 warn!("KILL to all that is left");
                 self.everyone.send(Signal::KILL);
-                self.everyone_counts()
+                self.walk()
             }
             Step::TermGroupAndFinish => {
                 if let Some(group) = self.group {
