@@ -7,12 +7,14 @@ mod faults;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
-use common::{Init, Output, folder, sh, wait_for};
+use common::{Init, Output, assert_one_line, folder, sh, wait_for};
 use faults::{Call, Fault};
 use sexton::sys::Errno;
 
@@ -251,4 +253,126 @@ fn n4_g3_c2_each_call_that_fails_is_told_or_does_no_harm() {
 #[test]
 fn n4_g3_c2_each_call_of_one_process_that_fails_is_told_or_does_no_harm() {
     each_call_fails("alone", alone);
+}
+
+/// One line that holds these words, nothing started, all as before.
+#[track_caller]
+fn assert_refused(init: Init, words: &[&str]) {
+    let mark = format!("refused-{}-{:?}", std::process::id(), thread::current().id());
+    let before = Snapshot::take("/sexton-test-none", &mark);
+    let output = init.env(MARK, &mark).not_pid1().args(["/bin/echo", "ran"]).run();
+    assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output:?}");
+    assert_one_line(&output.stderr);
+    for word in words {
+        assert!(output.stderr.contains(word), "{word:?} is not in {:?}", output.stderr);
+    }
+    assert_eq!(Snapshot::take("/sexton-test-none", &mark).changes(&before), None);
+}
+
+/// Found while planning: `--explain`, which does nothing, says the same.
+#[test]
+fn n3_n5_c1_what_does_not_go_together_is_found_before_anything_is_done() {
+    for (options, words) in [
+        (&["--boottime", "5"][..], &["--boottime", "--unshare time"][..]),
+        (&["--monotonic", "5", "--unshare", "pid"], &["--monotonic", "--unshare time"]),
+        (&["--hostname", "box"], &["--hostname", "--unshare uts"]),
+        (&["--domainname", "lab"], &["--domainname", "--unshare uts"]),
+        (&["--map-root"], &["--map-root", "--unshare user"]),
+        (&["--unshare", "user", "--map-root", "--map-users", "0:0:1"], &["--map-users", "leave out"]),
+        (&["--unshare", "user", "--map-auto", "--map-groups", "0:0:1"], &["--map-groups", "leave out"]),
+        (&["--unshare", "net", "--join", "net:1"], &["--join net", "--unshare net"]),
+        (&["--join", "net:1", "--join", "net:2"], &["--join net", "twice"]),
+        (&["--veth", "host=v1"], &["--veth", "--unshare net"]),
+        (&["--macvlan", "parent=lo", "--join", "net:1"], &["--macvlan", "--unshare net"]),
+        (&["--ipvlan", "parent=lo"], &["--ipvlan", "--unshare net"]),
+        (&["--unshare", "net", "--veth", "host=v1", "--macvlan", "parent=lo"], &["two links", "name=eth0"]),
+        (&["--read-only"], &["--read-only", "--unshare mount"]),
+        (&["--memory-swap", "1g"], &["--memory-swap", "--memory"]),
+        (&["--ambient-caps"], &["--ambient-caps", "--cap-add"]),
+    ] {
+        assert_refused(Init::new(options), words);
+        assert_refused(Init::new(options).args(["--explain"]), words);
+    }
+    for options in [
+        &["--user", "1"][..],
+        &["--cap-drop", "ALL"],
+        &["--no-new-privs"],
+        &["--ulimit", "nofile=5"],
+        &["--memory", "64M"],
+        &["--env", "A=b"],
+        &["--chdir", "/tmp"],
+        &["--seccomp", "/nope"],
+    ] {
+        let output = Init::new(options).args(["--pause"]).run();
+        assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{options:?}");
+        assert!(output.stderr.contains("--pause") && output.stderr.contains("leave"), "{output:?}");
+        assert_one_line(&output.stderr);
+    }
+}
+
+fn descriptors(most: u64) -> impl FnMut() -> io::Result<()> {
+    move || {
+        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+        // SAFETY: the structure is live.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+}
+
+#[test]
+fn n4_g1_what_is_used_up_is_told() {
+    let all = ["--unshare", "pid,mount,net,uts", "--root", "/", "--tmpfs", "/tmp", "--dev", "--hostname", "box"];
+    for most in 4..14 {
+        let init = Init::new(&all).prepare(descriptors(most));
+        let output = init.not_pid1().args(["/bin/echo", "ran"]).run();
+        if output.code == 0 {
+            assert!(most > 6 && output.stdout == "ran\n", "{most}: {output:?}");
+            break;
+        }
+        assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{most}: {output:?}");
+        assert_one_line(&output.stderr);
+        assert!(output.stderr.contains("EMFILE") && output.stderr.contains("raise RLIMIT_NOFILE"), "{output:?}");
+    }
+    let full = folder("full");
+    let bind = format!("/etc:{}", full.join("a/b/c").display());
+    let mount = {
+        let at = std::ffi::CString::new(full.to_str().unwrap()).unwrap();
+        move || {
+            let (kind, data) = (c"tmpfs", c"size=4k,nr_inodes=2");
+            // SAFETY: passes an integer only.
+            let own = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0;
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            // SAFETY: the path is a C string constant; the rest may be null.
+            let own = own
+                && unsafe { libc::mount(kind.as_ptr(), c"/".as_ptr(), kind.as_ptr(), private, std::ptr::null()) } == 0;
+            // SAFETY: all are live C strings.
+            let full =
+                own && unsafe { libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, data.as_ptr().cast()) } == 0;
+            if full { Ok(()) } else { Err(io::Error::last_os_error()) }
+        }
+    };
+    assert_refused(
+        Init::new(&["--unshare", "mount", "--bind", &bind]).prepare(mount),
+        &["openat(", "a/b/c", "ENOSPC", "no space"],
+    );
+}
+
+/// Neither a cgroup nor a process nor a link is left by who is told to end before the command runs; and the command ends by
+/// what came meanwhile.
+#[test]
+fn s4_g2_n5_a_signal_during_the_setup_is_the_commands() {
+    own_network();
+    let parent = format!("/sexton-test-{}-signal", std::process::id());
+    let before = Snapshot::take(&parent, &parent);
+    let options = ["--cgroup-parent", &parent, "--unshare", "pid,net,mount", "--veth", "host=v1", "--root", "/"];
+    for pause in 0..20 {
+        let mut init = Init::new(&options).not_pid1().env(MARK, &parent).args(["/bin/sleep", "60"]).start();
+        thread::sleep(Duration::from_millis(pause));
+        init.kill(libc::SIGTERM);
+        assert_eq!(init.code(), 128 + libc::SIGTERM);
+        assert_eq!(Snapshot::take(&parent, &parent).changes(&before), None);
+    }
 }
