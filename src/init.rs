@@ -16,6 +16,7 @@ use crate::setup::{Side, Stage};
 use crate::signal::Signal;
 use crate::spawn::{self, Command, SpawnError};
 use crate::supervise::{self, Policy};
+use crate::sys::action::Action;
 use crate::sys::entry::Arguments;
 use crate::sys::process::{self, Group, Started};
 use crate::sys::signal::{self, Disposition, Queued, SignalFd, SignalSet};
@@ -94,6 +95,10 @@ fn be_init(
     }
     let foreground = if plan.group == Group::Own { Foreground::ours() } else { None };
     let command = if plan.behaviour.stop.pause {
+        // Nobody else is there to be in the cgroup namespace.
+        for action in &state.actions {
+            action.perform().map_err(|errno| not_done(action, errno, plan.personality))?;
+        }
         None
     } else {
         Some(start_command(arguments, words, state, plan, foreground.as_ref())?)
@@ -191,16 +196,20 @@ fn start_command(
             };
             Failure { line: format!("clone(CLONE_VM|CLONE_VFORK): {}: {advice}", errno_name(errno)), code: codes.setup }
         }
-        SpawnError::Action(index, errno) => {
-            let told = state.actions.get(index).map(|action| (action.to_string(), action.advice(errno)));
-            let (call, advice) = told.unwrap_or_default();
-            Failure { line: format!("{call}: {}: {advice}", errno_name(errno)), code: codes.setup }
-        }
+        SpawnError::Action(index, errno) => match state.actions.get(index) {
+            Some(action) => not_done(action, errno, plan.personality),
+            None => Failure { line: String::new(), code: codes.setup },
+        },
         SpawnError::Exec(refusal) => {
             let code = if refusal.not_found { codes.not_found } else { codes.not_executable };
             Failure { line: refusal.to_string(), code }
         }
     })
+}
+
+fn not_done(action: &Action, errno: Errno, personality: Personality) -> Failure {
+    let line = format!("{action}: {}: {}", errno_name(errno), action.advice(errno));
+    Failure { line, code: personality.codes().setup }
 }
 
 /// Lets go of the working directory, of all descriptors but our own and the setup's, and of stdin and stdout (H1).

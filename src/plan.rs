@@ -62,6 +62,13 @@ pub struct Plan {
 /// Resolves the options. An error is a wrong combination of them.
 pub fn resolve(options: &mut Options, inherited: Inherited) -> Result<Plan, String> {
     options.setup.check()?;
+    if options.pause && options.setup.concerns_command() {
+        return Err(
+            "--pause runs no command, so there is none to have a user, capabilities, limits, a cgroup, variables, a \
+                    folder or a filter; leave these options out"
+                .into(),
+        );
+    }
     let reset = options.reset_signals;
     Ok(Plan {
         personality: options.personality,

@@ -69,6 +69,19 @@ impl Setup {
         self.limits.check()?;
         self.seccomp.check()
     }
+
+    /// Whether something is asked that the command's own process would do, besides being in namespaces.
+    pub fn concerns_command(&self) -> bool {
+        let steps = [
+            self.environment.outside(),
+            self.cgroup.command(),
+            self.mounts.command(),
+            self.limits.command(),
+            self.credentials.command(),
+            self.seccomp.command(&self.credentials),
+        ];
+        steps.iter().any(|steps| !steps.is_empty())
+    }
 }
 
 /// Which of the two we are after the setup.

@@ -148,6 +148,16 @@ fn c1_a_name_that_is_not_there_is_refused() {
     let script = "mount -t tmpfs none /etc && exec \"$0\" --user 5:6 /bin/true";
     let output = Init::exactly("/bin/sh").args(["-c".into(), script.into(), sexton().into_os_string()]).run();
     assert_eq!(output.code, 0, "numbers need no file");
+    // But one that is there could say something else than group 0.
+    for (user, code) in [("5", 125), ("5:6", 0)] {
+        let script = format!("mount -t tmpfs none /etc && mkfifo /etc/passwd && exec \"$0\" --user {user} /bin/true");
+        let output = Init::exactly("/bin/sh").args(["-c".into(), script.into(), sexton().into_os_string()]).run();
+        assert_eq!(output.code, code, "{output:?}");
+        assert_eq!(output.stderr.contains("open(\"/etc/passwd\"): EINVAL"), code != 0, "{output:?}");
+    }
+    let script = "cp /etc/passwd /tmp/$$; mount -t tmpfs none /etc; mv /tmp/$$ /etc/passwd; mkdir /etc/group; exec \"$0\" --user daemon true";
+    let output = Init::exactly("/bin/sh").args(["-c".into(), script.into(), sexton().into_os_string()]).run();
+    assert_refused(&output, 125, &["open(\"/etc/group\")", "EINVAL", "--groups"]);
 }
 
 /// A process in a mount namespace of its own, where this script has run.

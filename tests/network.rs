@@ -180,9 +180,9 @@ fn n5_errors_are_one_line_and_leave_nothing() {
     let Some(()) = bridge() else { return };
     for (options, words) in [
         (&["--veth", "host=br0"][..], &["RTM_NEWLINK(veth, br0, eth0): EEXIST"][..]),
-        (&["--veth", "host=v1,bridge=nowhere"], &["if_nametoindex(\"nowhere\"): ENODEV"]),
+        (&["--veth", "host=v1,bridge=nowhere"], &["ioctl(SIOCGIFINDEX, \"nowhere\"): ENODEV"]),
         (&["--veth", "host=v1,bridge=lo"], &["RTM_NEWLINK(v1, master lo)"]),
-        (&["--macvlan", "parent=nowhere"], &["if_nametoindex(\"nowhere\"): ENODEV"]),
+        (&["--macvlan", "parent=nowhere"], &["ioctl(SIOCGIFINDEX, \"nowhere\"): ENODEV"]),
         (
             &["--veth", "host=v1,addr=10.9.0.2/24,gw=10.77.0.1"],
             &["RTM_NEWROUTE(default, 10.77.0.1, eth0): ENETUNREACH"],

@@ -7,6 +7,7 @@ pub mod accounts;
 
 use std::ffi::CString;
 use std::fmt;
+use std::fs;
 
 use nix::sys::prctl::set_dumpable;
 
@@ -170,22 +171,21 @@ impl Step for Identity<'_> {
             push(state, Change::Groups(groups));
             return Ok(());
         };
-        let mut user = accounts::user(who)?;
-        if let Some(given) = given {
-            user.gid = accounts::group(given)?;
-        }
+        let user = accounts::user(who, given.as_ref())?;
         if self.0.groups.is_none() {
             // The group itself among them, or leaving it by a set-group-ID program would lift what is denied to it.
             groups.push(user.gid);
             if let (Some(name), None) = (&user.name, given) {
-                accounts::add_groups_of(name, &mut groups);
+                accounts::add_groups_of(name, &mut groups)?;
             }
         }
         if self.0.ambient && user.uid != 0 {
             push(state, Change::KeepCapabilities);
         }
-        // With the capability it is the user namespace that forbids it (user_namespaces(7)); then they stay.
-        let forbidden = || Ok(own_sets()?.effective.has(SETGID) && !may_set_groups());
+        // With the capability it is the user namespace that forbids it (user_namespaces(7)); then they stay. Not where a
+        // filter does: there they may be root's.
+        let allowed_here = || fs::read("/proc/self/setgroups").is_ok_and(|text| text == b"allow\n");
+        let forbidden = || Ok(own_sets()?.effective.has(SETGID) && !may_set_groups() && !allowed_here());
         if self.0.groups.is_some() || !(has_groups(&groups) || forbidden()?) {
             push(state, Change::Groups(groups));
         }

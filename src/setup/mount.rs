@@ -207,7 +207,6 @@ fn advice(errno: Errno) -> &'static str {
         Errno::ELOOP => "too many symbolic links",
         Errno::ENODEV => "this kernel does not have this file system",
         Errno::ENOSPC => "too many mounts; see /proc/sys/fs/mount-max",
-        Errno::EMFILE => "too few descriptors; raise RLIMIT_NOFILE (ulimit -n)",
         _ => "the kernel refused",
     }
 }
@@ -219,6 +218,7 @@ fn place_advice(errno: Errno) -> &'static str {
         Errno::EACCES | Errno::EPERM => "it is missing, and this user may not make it; make it before",
         Errno::ENOTDIR => "there is a file on the way",
         Errno::EBUSY => "that is the root itself; use --root",
+        Errno::ENOSPC => "it is missing, and there is no space to make it (or no inodes); make some, or make it before",
         _ => advice(errno),
     }
 }

@@ -12,7 +12,6 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
 
 use super::namespaces::{self, Kind};
@@ -163,13 +162,13 @@ fn refused(call: String) -> impl FnOnce(Refusal) -> SetupError {
 }
 
 /// A device's index.
-fn index(name: &str) -> Result<u32, SetupError> {
-    if_nametoindex(name).map_err(|errno| {
-        SetupError::call(
-            format!("if_nametoindex({name:?})"),
-            errno,
-            "there is no such device here; `ip link` lists them",
-        )
+fn index(socket: &Socket, name: &str) -> Result<u32, SetupError> {
+    socket.index_of(name).map_err(|errno| {
+        let advice = match errno {
+            Errno::ENODEV => "there is no such device here; `ip link` lists them",
+            _ => "a seccomp filter may forbid it",
+        };
+        SetupError::call(format!("ioctl(SIOCGIFINDEX, {name:?})"), errno, advice)
     })
 }
 
@@ -191,7 +190,7 @@ struct Make<'a> {
 
 impl Make<'_> {
     /// The request that makes it.
-    fn request(&self, inside: i32) -> Result<Message, SetupError> {
+    fn request(&self, socket: &Socket, inside: i32) -> Result<Message, SetupError> {
         let link = self.link;
         let mut message = Message::new_link();
         let near_end = |message: &mut Message| {
@@ -209,7 +208,7 @@ impl Make<'_> {
                 }
                 None
             }
-            Way::Macvlan { parent, .. } | Way::Ipvlan { parent, .. } => Some(index(parent)?),
+            Way::Macvlan { parent, .. } | Way::Ipvlan { parent, .. } => Some(index(socket, parent)?),
         };
         if let Some(parent) = parent {
             near_end(&mut message);
@@ -246,14 +245,14 @@ impl Step for Make<'_> {
                 format!("RTM_NEWLINK({}, {parent}, {})", link.way.kind(), link.name)
             }
         };
-        self.request(inside)?.send(&socket).map_err(refused(call))?;
+        self.request(&socket, inside)?.send(&socket).map_err(refused(call))?;
         if let Way::Veth { host, host_address, bridge } = &link.way {
             self.host.set(Some(0));
-            let own = index(host)?;
+            let own = index(&socket, host)?;
             self.host.set(Some(own));
             if let Some(bridge) = bridge {
                 let mut message = Message::change_link(own, false);
-                message.attribute(libc::IFLA_MASTER, &index(bridge)?.to_ne_bytes());
+                message.attribute(libc::IFLA_MASTER, &index(&socket, bridge)?.to_ne_bytes());
                 message.send(&socket).map_err(refused(format!("RTM_NEWLINK({host}, master {bridge})")))?;
             }
             bring_up(&socket, host, own, host_address.as_slice())?;
@@ -310,7 +309,8 @@ struct Loopback;
 
 impl Step for Loopback {
     fn run(&self, _: &mut State) -> Result<(), SetupError> {
-        bring_up(&open()?, "lo", index("lo")?, &[])
+        let socket = open()?;
+        bring_up(&socket, "lo", index(&socket, "lo")?, &[])
     }
 }
 
@@ -326,7 +326,7 @@ struct Configure<'a>(&'a Link);
 impl Step for Configure<'_> {
     fn run(&self, _: &mut State) -> Result<(), SetupError> {
         let (socket, name) = (open()?, &self.0.name);
-        let own = index(name)?;
+        let own = index(&socket, name)?;
         bring_up(&socket, name, own, &self.0.addresses)?;
         for gateway in &self.0.gateways {
             let call = format!("RTM_NEWROUTE(default, {gateway}, {name})");

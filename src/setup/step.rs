@@ -83,12 +83,20 @@ struct Told {
 impl SetupError {
     /// A system call failed.
     pub fn call(call: impl Into<String>, errno: Errno, advice: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(call.into(), Some(errno), advice.into())
+        let advice = match errno {
+            // Whatever the call was.
+            Errno::EMFILE => "too few descriptors; raise RLIMIT_NOFILE (ulimit -n)".into(),
+            _ => advice.into(),
+        };
+        Self::new(call.into(), Some(errno), advice)
     }
 
     /// The same, as the standard library tells it.
     pub fn io(call: impl Into<String>, error: &io::Error, advice: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(call.into(), error.raw_os_error().map(Errno::from_raw), advice.into())
+        match error.raw_os_error() {
+            Some(errno) => Self::call(call, Errno::from_raw(errno), advice),
+            None => Self::found(call, advice),
+        }
     }
 
     /// Something is not as it must be.

@@ -1,5 +1,7 @@
 //! A socket to the kernel's routing tables (netlink(7), rtnetlink(7)).
 
+use std::ffi::c_char;
+use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::Errno;
@@ -23,6 +25,23 @@ impl Socket {
             unsafe { libc::setsockopt(fd, libc::SOL_NETLINK, option, (&raw const on).cast(), 4) };
         }
         Ok(socket)
+    }
+
+    /// `ioctl(SIOCGIFINDEX)` (netdevice(7)): a device's number. ENODEV: there is none of this name.
+    pub fn index_of(&self, device: &str) -> Result<u32, Errno> {
+        // SAFETY: zeros are a valid ifreq: a name, and a union of integers.
+        let mut request: libc::ifreq = unsafe { zeroed() };
+        // A byte of the name's room stays 0.
+        if device.len() >= request.ifr_name.len() {
+            return Err(Errno::ENODEV);
+        }
+        for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
+            *to = c_char::from_ne_bytes([from]);
+        }
+        // SAFETY: the request is live, and of the type that this number stands for.
+        Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCGIFINDEX as _, &raw mut request) })?;
+        // SAFETY: the call has filled this field; all bit patterns are valid.
+        Ok(unsafe { request.ifr_ifru.ifru_ifindex }.unsigned_abs())
     }
 
     /// `send(2)` of one request, and `recv(2)` of its answer; returns the answer's length.

@@ -71,8 +71,26 @@ impl Call {
     }
 }
 
-/// Runs it to its end; of the calls that it makes until the command runs, this one fails so. Returns all of them.
-pub fn run(init: Init, fault: Option<(Call, Errno)>) -> (Output, Vec<Call>) {
+/// What is to fail, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    pub call: Call,
+    /// Every call of its kind fails, as in a kernel that does not have it.
+    pub always: bool,
+    pub errno: Errno,
+}
+
+impl Fault {
+    fn hits(&self, call: &Call) -> bool {
+        let is_kind =
+            self.call.number == call.number && (call.number != libc::SYS_prctl || self.call.first == call.first);
+        let is_it = (self.call.is_outside, self.call.index) == (call.is_outside, call.index);
+        if self.always { is_kind } else { is_it }
+    }
+}
+
+/// Runs sexton to its end; of the calls that it makes until the command runs, some fail. Returns all of them.
+pub fn run(init: Init, fault: Option<Fault>) -> (Output, Vec<Call>) {
     let running = init.not_pid1().prepare(install).start();
     let outside = running.pid.unsigned_abs();
     let pidfd = pidfd_open(running.pid).unwrap();
@@ -104,23 +122,22 @@ fn install() -> io::Result<()> {
     if copied { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn answer_all(listener: &OwnedFd, outside: u32, fault: Option<(Call, Errno)>) -> Vec<Call> {
+fn answer_all(listener: &OwnedFd, outside: u32, fault: Option<Fault>) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     let mut command_runs = false;
     while let Some(asked) = receive(listener) {
-        // The command's own name: from here on nothing is asked any more.
-        command_runs |= fs::read_to_string(format!("/proc/{}/comm", asked.pid)).is_ok_and(|name| name != "sexton\n");
+        let name = fs::read_to_string(format!("/proc/{}/comm", asked.pid)).unwrap_or_default();
+        let is_sexton = name == "sexton\n";
+        // Before it there may be the one that denies newer calls.
+        command_runs |= !is_sexton && !calls.is_empty();
         let mut errno = 0;
-        if !command_runs {
+        if is_sexton && !command_runs {
             let is_outside = asked.pid == outside;
             let index = calls.iter().filter(|call| call.is_outside == is_outside).count();
             let (number, first) = (i64::from(asked.data.nr), asked.data.args[0]);
-            calls.push(Call { is_outside, index, number, first });
-            if let Some((call, wanted)) = fault
-                && (call.is_outside, call.index) == (is_outside, index)
-            {
-                errno = wanted as i32;
-            }
+            let call = Call { is_outside, index, number, first };
+            errno = fault.filter(|fault| fault.hits(&call)).map_or(0, |fault| fault.errno as i32);
+            calls.push(call);
         }
         let go_on = if errno == 0 { GO_ON } else { 0 };
         let mut answer = libc::seccomp_notif_resp { id: asked.id, val: 0, error: -errno, flags: go_on };

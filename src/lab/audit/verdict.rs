@@ -131,7 +131,10 @@ fn zombies(report: &Report) -> Vec<Finding> {
             // Which of the two they are nobody can tell any more.
             Finding::wrong(
                 format!("{zombies}: PID 1 ({name}) does not wait for them"),
-                format!("{} takes the orphans; its own children {name} itself must wait for", init_line(&report.entrypoint)),
+                format!(
+                    "{} takes the orphans; its own children {name} itself must wait for",
+                    init_line(&report.entrypoint)
+                ),
             )
         } else {
             Finding::wrong(

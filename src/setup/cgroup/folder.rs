@@ -63,7 +63,7 @@ impl Folder {
     /// The same, once more.
     pub fn again(&self) -> Result<Self, SetupError> {
         let copy = fd::duplicate(self.file.as_fd());
-        let copy = copy.ok_or_else(|| SetupError::call("fcntl(F_DUPFD)", Errno::EMFILE, "raise RLIMIT_NOFILE"))?;
+        let copy = copy.ok_or_else(|| SetupError::call("fcntl(F_DUPFD)", Errno::EMFILE, ""))?;
         Ok(Self { file: copy.into(), path: self.path.clone(), is_new: self.is_new })
     }
 
@@ -152,9 +152,9 @@ impl Folder {
         self.has("cgroup.procs")
     }
 
-    /// Whether it has such a file.
+    /// Whether it has such a file. Who cannot tell (EMFILE) will be told by the next call.
     pub fn has(&self, file: &str) -> bool {
-        self.open_at(file.as_bytes(), OFlag::O_PATH).is_ok()
+        !matches!(self.open_at(file.as_bytes(), OFlag::O_PATH), Err(Errno::ENOENT | Errno::ENODEV))
     }
 
     /// What a file says.

@@ -66,29 +66,45 @@ fn read(path: &str) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The file in which somebody is looked up. A number needs none; a name does.
+/// The file in which somebody is looked up. A name needs one; a number does not, but one that is there and cannot be
+/// read may say otherwise than what goes without it.
 fn searched(path: &str, who: &Who) -> Result<Vec<u8>, SetupError> {
-    match (read(path), who) {
-        (Ok(text), _) => Ok(text),
-        (Err(_), Who::Number(_)) => Ok(Vec::new()),
-        (Err(error), Who::Name(name)) => {
-            let advice = format!("{name:?} is looked up there; give a number, which needs no file");
-            Err(SetupError::io(format!("open({path:?})"), &error, advice))
+    read(path).or_else(|error| match who {
+        Who::Number(_) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Who::Number(_) => {
+            Err(unread(path, &error, "the group is looked up there; give it too (--user UID:GID)".into()))
         }
-    }
+        Who::Name(name) => {
+            Err(unread(path, &error, format!("{name:?} is looked up there; give a number, which needs no file")))
+        }
+    })
+}
+
+fn unread(path: &str, error: &io::Error, advice: String) -> SetupError {
+    SetupError::io(format!("open({path:?})"), error, advice)
 }
 
 fn not_in(path: &str, name: &str) -> SetupError {
     SetupError::found(format!("{name:?}"), format!("not in {path} of the command's root; give a number"))
 }
 
-/// The user. A number that is not in /etc/passwd has group 0 and no home, as docker has it.
-pub fn user(who: &Who) -> Result<User, SetupError> {
-    match (find_user(&searched(PASSWD, who)?, who), who) {
-        (Some(user), _) => Ok(user),
-        (None, Who::Number(uid)) => Ok(User { uid: *uid, ..User::default() }),
-        (None, Who::Name(name)) => Err(not_in(PASSWD, name)),
+/// The user, with a group other than its own if one is given. A number that is not in /etc/passwd has group 0 and no
+/// home, as docker has it.
+pub fn user(who: &Who, given: Option<&Who>) -> Result<User, SetupError> {
+    let text = match (searched(PASSWD, who), who, given) {
+        // But for its home all is known.
+        (Err(_), Who::Number(_), Some(_)) => Vec::new(),
+        (text, ..) => text?,
+    };
+    let mut user = match (find_user(&text, who), who) {
+        (Some(user), _) => user,
+        (None, Who::Number(uid)) => User { uid: *uid, ..User::default() },
+        (None, Who::Name(name)) => return Err(not_in(PASSWD, name)),
+    };
+    if let Some(given) = given {
+        user.gid = group(given)?;
     }
+    Ok(user)
 }
 
 /// The group's id.
@@ -99,11 +115,16 @@ pub fn group(who: &Who) -> Result<u32, SetupError> {
     }
 }
 
-/// Adds the groups that /etc/group says this user is a member of.
-pub fn add_groups_of(name: &[u8], groups: &mut Vec<u32>) {
-    if let Ok(text) = read(GROUP) {
-        add_memberships(&text, name, groups);
+/// Adds the groups that /etc/group, if there is one, says this user is a member of.
+pub fn add_groups_of(name: &[u8], groups: &mut Vec<u32>) -> Result<(), SetupError> {
+    match read(GROUP) {
+        Ok(text) => add_memberships(&text, name, groups),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(unread(GROUP, &error, "the user's groups are looked up there; give them (--groups)".into()));
+        }
     }
+    Ok(())
 }
 
 /// The fields of a line; what is missing is empty. (One closure for all: three copies of a chain of iterators are 2 kB.)
