@@ -23,7 +23,7 @@ pub enum Disposition {
     Default,
     /// Nothing.
     Ignored,
-    /// It has a handler, or waits for it.
+    /// It has a handler, or has blocked it, and so waits for it.
     Caught,
 }
 
@@ -62,8 +62,6 @@ pub struct Process {
     pub state: char,
     /// Of the signals that stop things.
     pub dispositions: BTreeMap<String, Disposition>,
-    /// Those of them that are blocked: a process may wait for them by other means.
-    pub blocked: Vec<String>,
     /// How it ended.
     pub end: Option<End>,
     /// Milliseconds from the stop signal to its end.
@@ -83,14 +81,9 @@ impl Process {
         self.state == 'Z'
     }
 
-    /// What it does with this signal; one that it waits for while it is blocked counts as caught.
+    /// What it does with this signal.
     pub fn on(&self, signal: Signal) -> Disposition {
-        let name = signal.to_string();
-        match self.dispositions.get(&name) {
-            Some(Disposition::Default) | None if self.blocked.contains(&name) => Disposition::Caught,
-            Some(disposition) => *disposition,
-            None => Disposition::Default,
-        }
+        self.dispositions.get(&signal.to_string()).copied().unwrap_or(Disposition::Default)
     }
 
     /// One that nobody started.
@@ -102,7 +95,6 @@ impl Process {
             name: name.to_owned(),
             state,
             dispositions: [(Signal::TERM.to_string(), term)].into(),
-            blocked: Vec::new(),
             end: None,
             ended_after_ms: None,
             outlived_grace: false,
@@ -119,10 +111,11 @@ impl Process {
         let (caught, ignored, blocked) = (mask("SigCgt"), mask("SigIgn"), mask("SigBlk"));
         let has = |mask: u64, signal: Signal| mask >> (signal.number() - 1) & 1 == 1;
         let disposition = |signal| {
-            if has(caught, signal) {
-                Disposition::Caught
-            } else if has(ignored, signal) {
+            if has(ignored, signal) {
                 Disposition::Ignored
+            } else if has(caught, signal) || has(blocked, signal) {
+                // What is blocked is waited for by other means (signalfd(2), sigwait(3)), in the usual case.
+                Disposition::Caught
             } else {
                 Disposition::Default
             }
@@ -134,7 +127,6 @@ impl Process {
             name: status_field(outside, "Name").unwrap_or_default(),
             state,
             dispositions: STOPS.iter().map(|signal| (signal.to_string(), disposition(*signal))).collect(),
-            blocked: STOPS.iter().filter(|signal| has(blocked, **signal)).map(Signal::to_string).collect(),
             end: (state == 'Z').then_some(End::Dead),
             ended_after_ms: None,
             outlived_grace: false,

@@ -112,7 +112,8 @@ fn unreachable(report: &Report, pid1: &Process, signal: Signal) -> Option<Findin
 
 /// Another signal that this process has a handler for.
 fn others(process: &Process) -> Option<Signal> {
-    super::observation::STOPS.into_iter().find(|signal| process.on(*signal) == Disposition::Caught)
+    // A shell catches INT for itself.
+    [Signal::QUIT, Signal::INT, Signal::HUP].into_iter().find(|signal| process.on(*signal) == Disposition::Caught)
 }
 
 /// Zombies, by who should have waited.
