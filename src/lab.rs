@@ -98,6 +98,7 @@ pub fn start(arguments: Arguments) -> c_int {
     if let Some(code) = bench::command::run_if_asked(&words) {
         return c_int::from(code);
     }
+    let given = words.clone();
     let words = match Words::try_parse_from(words) {
         Ok(words) => words,
         Err(error) => return refuse(&error),
@@ -105,7 +106,7 @@ pub fn start(arguments: Arguments) -> c_int {
     let result = match words.action {
         Action::Subject { kind } => subject::run(&kind),
         Action::Check(words) => check::run(&words),
-        Action::Audit(words) => audit::run(&words),
+        Action::Audit(words) => audit::run(&words, &given),
         Action::Bench(words) => bench::run(&words),
         Action::Deny { errno, command } => deny_and_run(errno, &command),
         Action::Sigqueue { pid, signal, values } => send_values(pid, signal, &values),

@@ -42,12 +42,14 @@ pub struct Words {
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// An image and its arguments; a command stands behind --
-    #[arg(required_unless_present = "command", value_name = "IMAGE [ARG]", num_args = 1.., trailing_var_arg = true)]
-    image: Vec<OsString>,
-    /// A command, which becomes PID 1 of namespaces of its own
-    #[arg(last = true, conflicts_with = "image")]
-    command: Vec<OsString>,
+    /// An image and its arguments; or, behind --, a command, which becomes PID 1 of namespaces of its own
+    #[arg(
+        required = true,
+        value_name = "IMAGE [ARG...] | -- COMMAND",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    subject: Vec<OsString>,
 }
 
 /// Who runs images.
@@ -74,16 +76,17 @@ const ZOMBIE_STAYS: Duration = Duration::from_millis(500);
 /// How often to look while it stops.
 const LOOK_CLOSELY: Duration = Duration::from_millis(5);
 
-/// Looks and tells: 0 if all is well, 1 if something is wrong.
-pub fn run(words: &Words) -> Result<u8, Trouble> {
+/// Looks and tells: 0 if all is well, 1 if something is wrong. `given` is the whole command line.
+pub fn run(words: &Words, given: &[OsString]) -> Result<u8, Trouble> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
-    let stage = if words.command.is_empty() {
-        Stage::engine(words.engine, &words.image)
+    let before = given.len().checked_sub(words.subject.len() + 1).and_then(|at| given.get(at));
+    let stage = if before.is_some_and(|word| word == "--") {
+        Stage::command(&words.subject)
     } else {
-        Stage::command(&words.command)
+        Stage::engine(words.engine, &words.subject)
     };
     let mut stage = match stage {
         Ok(stage) => stage,
