@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::{Init, Output, Running, assert_one_line, sh, stat, status_field, subject, wait_for};
+use common::{Init, Output, Running, assert_refused, sh, stat, status_field, subject, wait_for};
 
 /// A hierarchy that is mounted, found without sexton's own parser.
 #[derive(Clone, Debug)]
@@ -169,16 +169,6 @@ fn running(mut running: Running) -> (Running, i32) {
     assert_eq!(running.line(), "ready");
     let command = running.command();
     (running, command)
-}
-
-/// A setup that failed: 125, one line that holds these words, and the command did not run.
-#[track_caller]
-fn assert_refused(output: &Output, words: &[&str]) {
-    assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output:?}");
-    assert_one_line(&output.stderr);
-    for word in words {
-        assert!(output.stderr.contains(word), "{word:?} is not in {:?}", output.stderr);
-    }
 }
 
 // --- G1: each limit bites ----------------------------------------------------------------------------------------------

@@ -8,17 +8,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use common::{Init, Output, assert_one_line, folder, has, lab, sh, write_program};
-
-/// One line that holds all of `words`, this code, and nothing on stdout.
-#[track_caller]
-fn assert_refused(output: &Output, code: i32, words: &[&str]) {
-    assert_one_line(&output.stderr);
-    for word in words {
-        assert!(output.stderr.contains(word), "{word:?} is not in {:?}", output.stderr);
-    }
-    assert_eq!((output.code, output.stdout.as_str()), (code, ""), "{:?}", output.stderr);
-}
+use common::{Init, Output, assert_refused_with, folder, has, lab, sh, write_program};
 
 fn run(path: &Path) -> Output {
     Init::new(&[]).args([path]).run()
@@ -26,13 +16,13 @@ fn run(path: &Path) -> Output {
 
 #[test]
 fn x3_usage_errors_are_125_and_say_what_to_do() {
-    assert_refused(&Init::new(&[]).run(), 125, &["no command", "COMMAND"]);
-    assert_refused(&Init::new(&["--"]).run(), 125, &["no command"]);
-    assert_refused(&Init::new(&["--grase", "1", "true"]).run(), 125, &["--grase", "did you mean --grace?"]);
-    assert_refused(&Init::new(&["-Z", "true"]).run(), 125, &["-Z", "--help"]);
-    assert_refused(&Init::new(&["--group=yes", "true"]).run(), 125, &["--group"]);
-    assert_refused(&Init::new(&["--grace"]).run(), 125, &["--grace", "needs a value"]);
-    assert_refused(&Init::new(&["--pause", "true"]).run(), 125, &["--pause"]);
+    assert_refused_with(&Init::new(&[]).run(), 125, &["no command", "COMMAND"]);
+    assert_refused_with(&Init::new(&["--"]).run(), 125, &["no command"]);
+    assert_refused_with(&Init::new(&["--grase", "1", "true"]).run(), 125, &["--grase", "did you mean --grace?"]);
+    assert_refused_with(&Init::new(&["-Z", "true"]).run(), 125, &["-Z", "--help"]);
+    assert_refused_with(&Init::new(&["--group=yes", "true"]).run(), 125, &["--group"]);
+    assert_refused_with(&Init::new(&["--grace"]).run(), 125, &["--grace", "needs a value"]);
+    assert_refused_with(&Init::new(&["--pause", "true"]).run(), 125, &["--pause"]);
 }
 
 #[test]
@@ -50,7 +40,7 @@ fn x3_a_bad_value_of_each_option_is_refused() {
         ("--unshare", "moon", "moon"),
     ] {
         let output = Init::new(&[&format!("{option}={value}"), "true"]).run();
-        assert_refused(&output, 125, &[option, word]);
+        assert_refused_with(&output, 125, &[option, word]);
     }
 }
 
@@ -58,30 +48,34 @@ fn x3_a_bad_value_of_each_option_is_refused() {
 fn h6_bad_options_in_the_environment_say_where_they_came_from() {
     for options in ["--nope", "'", "true", "--grace x", "-P -- true"] {
         let output = Init::new(&["true"]).env("SEXTON_OPTS", options).run();
-        assert_refused(&output, 125, &["SEXTON_OPTS: "]);
+        assert_refused_with(&output, 125, &["SEXTON_OPTS: "]);
     }
 }
 
 #[test]
 fn x5_a_missing_command_names_the_path_that_was_searched() {
     let output = Init::new(&["no-such-command"]).env("PATH", "/usr/bin:/nowhere").run();
-    assert_refused(&output, 127, &["execve(\"no-such-command\")", "ENOENT", "PATH", "/usr/bin:/nowhere"]);
-    assert_refused(&Init::new(&["/nowhere/x"]).run(), 127, &["ENOENT", "nor the folder /nowhere"]);
-    assert_refused(&Init::new(&["/etc/no-such"]).run(), 127, &["ENOENT", "no such file"]);
-    assert_refused(&Init::new(&["/proc/version/x"]).run(), 127, &["ENOTDIR"]);
-    assert_refused(&Init::new(&[""]).run(), 127, &["empty"]);
+    assert_refused_with(&output, 127, &["execve(\"no-such-command\")", "ENOENT", "PATH", "/usr/bin:/nowhere"]);
+    assert_refused_with(&Init::new(&["/nowhere/x"]).run(), 127, &["ENOENT", "nor the folder /nowhere"]);
+    assert_refused_with(&Init::new(&["/etc/no-such"]).run(), 127, &["ENOENT", "no such file"]);
+    assert_refused_with(&Init::new(&["/proc/version/x"]).run(), 127, &["ENOTDIR"]);
+    assert_refused_with(&Init::new(&[""]).run(), 127, &["empty"]);
     let folder = folder("dangling");
     symlink("/nowhere/at/all", folder.join("link")).unwrap();
-    assert_refused(&run(&folder.join("link")), 127, &["symbolic link", "/nowhere/at/all"]);
+    assert_refused_with(&run(&folder.join("link")), 127, &["symbolic link", "/nowhere/at/all"]);
 }
 
 #[test]
 fn x5_what_is_not_executable_is_126() {
     let folder = folder("refused");
-    assert_refused(&run(&write_program(&folder.join("plain"), b"#!/bin/sh\n", 0o644)), 126, &["EACCES", "chmod +x"]);
-    assert_refused(&run(&folder), 126, &["EACCES", "is a directory"]);
-    assert_refused(&run(&write_program(&folder.join("empty"), b"", 0o755)), 126, &["ENOEXEC", "empty"]);
-    assert_refused(
+    assert_refused_with(
+        &run(&write_program(&folder.join("plain"), b"#!/bin/sh\n", 0o644)),
+        126,
+        &["EACCES", "chmod +x"],
+    );
+    assert_refused_with(&run(&folder), 126, &["EACCES", "is a directory"]);
+    assert_refused_with(&run(&write_program(&folder.join("empty"), b"", 0o755)), 126, &["ENOEXEC", "empty"]);
+    assert_refused_with(
         &run(&write_program(&folder.join("junk"), b"ab\0\x01\x02cd", 0o755)),
         126,
         &["ENOEXEC", "no program"],
@@ -92,11 +86,11 @@ fn x5_what_is_not_executable_is_126() {
 fn x5_a_missing_interpreter_is_named() {
     let folder = folder("interpreter");
     let script = write_program(&folder.join("script"), b"#!/nowhere/perl -w\n", 0o755);
-    assert_refused(&run(&script), 126, &["is there", "/nowhere/perl", "missing"]);
+    assert_refused_with(&run(&script), 126, &["is there", "/nowhere/perl", "missing"]);
     let script = write_program(&folder.join("dos"), b"#!/bin/sh\r\necho\r\n", 0o755);
-    assert_refused(&run(&script), 126, &["carriage return"]);
+    assert_refused_with(&run(&script), 126, &["carriage return"]);
     let script = write_program(&folder.join("blocked"), b"#!/proc/version\n", 0o755);
-    assert_refused(&run(&script), 126, &["/proc/version", "not executable"]);
+    assert_refused_with(&run(&script), 126, &["/proc/version", "not executable"]);
 }
 
 /// The lab's own program, with some bytes of its ELF header changed.
@@ -109,7 +103,7 @@ fn changed_elf(name: &str, change: impl Fn(&mut Vec<u8>)) -> PathBuf {
 #[test]
 fn x5_a_program_for_another_machine_is_named() {
     let arm = changed_elf("foreign", |bytes| bytes[18..20].copy_from_slice(&183_u16.to_le_bytes()));
-    assert_refused(&run(&arm), 126, &["ENOEXEC", "aarch64", std::env::consts::ARCH]);
+    assert_refused_with(&run(&arm), 126, &["ENOEXEC", "aarch64", std::env::consts::ARCH]);
 }
 
 #[test]
@@ -128,7 +122,7 @@ fn x5_a_missing_elf_loader_is_named() {
         bytes[last..last + 56].copy_from_slice(&entry);
         bytes.extend_from_slice(name);
     });
-    assert_refused(&run(&program), 126, &["is there", "/lib/ld-nowhere.so.9", "missing"]);
+    assert_refused_with(&run(&program), 126, &["is there", "/lib/ld-nowhere.so.9", "missing"]);
 }
 
 #[test]
@@ -152,7 +146,7 @@ fn x5_a_noexec_mount_is_named() {
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))
         })
         .run();
-    assert_refused(&output, 126, &["EACCES", "noexec"]);
+    assert_refused_with(&output, 126, &["EACCES", "noexec"]);
 }
 
 /// Pitfall 16: junk is not run by the shell, and text without `#!` is.
@@ -171,7 +165,7 @@ fn x5_path_is_searched_to_its_end() {
     fs::create_dir(&good).unwrap();
     write_program(&refused.join("tool"), b"#!/bin/sh\nexit 1\n", 0o644);
     let both = format!("{}:{}", refused.display(), good.display());
-    assert_refused(&Init::new(&["tool"]).env("PATH", &both).run(), 126, &["EACCES", "chmod +x"]);
+    assert_refused_with(&Init::new(&["tool"]).env("PATH", &both).run(), 126, &["EACCES", "chmod +x"]);
     write_program(&good.join("tool"), b"#!/bin/sh\nexit 6\n", 0o755);
     assert_eq!(Init::new(&["tool"]).env("PATH", &both).run().code, 6);
     // An empty part is the working directory, which is the command's, not sexton's later one.
@@ -211,7 +205,7 @@ fn x3_no_process_to_be_had_is_125() {
     }
     let first = if words.is_empty() { &program } else { &copy };
     let output = limited(Init::exactly(first).args(words).args(["/bin/true"])).run();
-    assert_refused(&output, 125, &["clone", "EAGAIN", "pids limit"]);
+    assert_refused_with(&output, 125, &["clone", "EAGAIN", "pids limit"]);
 }
 
 #[test]

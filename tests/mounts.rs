@@ -15,7 +15,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Init, Output, assert_one_line, folder, lab, sexton, write_program};
+use common::{Init, Output, assert_refused, folder, lab, sexton, write_program};
 use pty::Pty;
 use sexton::sys::Errno;
 use sexton::sys::seccomp::{allow, jump_if_equal, load, refuse, set_filter};
@@ -90,16 +90,6 @@ fn ready(options: &[&str], script: &str) -> Init {
 #[track_caller]
 fn assert_says(output: &Output, lines: &str) {
     assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (0, lines, ""));
-}
-
-/// One line that holds these words, nothing started.
-#[track_caller]
-fn assert_refused(output: &Output, words: &[&str]) {
-    assert_one_line(&output.stderr);
-    for word in words {
-        assert!(output.stderr.contains(word), "{word:?} is not in {:?}", output.stderr);
-    }
-    assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{:?}", output.stderr);
 }
 
 fn mountinfo() -> String {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::{
-    Init, Output, Running, as_user, assert_one_line, children, folder, for_anyone, has, sh, stat, subject, wait_for,
+    Init, Output, Running, as_user, assert_refused, children, folder, for_anyone, has, sh, stat, subject, wait_for,
 };
 
 /// Each kind's name, and its file in /proc/PID/ns.
@@ -34,16 +34,6 @@ fn init(options: &[&str]) -> Init {
 /// As uid 1000, from a copy that he can reach.
 fn users(name: &str, options: &[&str]) -> Init {
     Init::program(for_anyone(name), options).not_pid1().prepare(as_user(1000))
-}
-
-/// Refused before the command, in one line with these words.
-#[track_caller]
-fn assert_refused(output: &Output, words: &[&str]) {
-    assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output:?}");
-    assert_one_line(&output.stderr);
-    for word in words {
-        assert!(output.stderr.contains(word), "{word:?} is not in {:?}", output.stderr);
-    }
 }
 
 #[track_caller]

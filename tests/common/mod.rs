@@ -519,6 +519,22 @@ pub fn for_anyone(name: &str) -> PathBuf {
     write_program(&folder.join("sexton"), &fs::read(sexton()).unwrap(), 0o755)
 }
 
+/// A setup that failed: 125, one line that holds all of `words`, and the command did not run.
+#[track_caller]
+pub fn assert_refused(output: &Output, words: &[&str]) {
+    assert_refused_with(output, 125, words);
+}
+
+/// The same with another code.
+#[track_caller]
+pub fn assert_refused_with(output: &Output, code: i32, words: &[&str]) {
+    assert_one_line(&output.stderr);
+    for word in words {
+        assert!(output.stderr.contains(word), "{word:?} is not in {:?}", output.stderr);
+    }
+    assert_eq!((output.code, output.stdout.as_str()), (code, ""), "{:?}", output.stderr);
+}
+
 /// Whether a file is there to be used; a test that needs it and has none says so and is over.
 pub fn has(path: &str) -> bool {
     let there = Path::new(path).exists();
