@@ -108,13 +108,13 @@ pub enum Kind {
     Stream,
 }
 
-/// `fstat(2)`: what stderr is. `None`: it cannot be told, as when it is closed.
+/// `fstat(2)`: what stderr is; where that cannot be told, something that could block. `None`: it is closed.
 pub fn stderr_kind() -> Option<Kind> {
     // SAFETY: a stat of zeros is valid; it consists of integers.
     let mut stat: libc::stat = unsafe { zeroed() };
     // SAFETY: the structure is live and of the type that the call fills.
     if unsafe { libc::fstat(2, &raw mut stat) } != 0 {
-        return None;
+        return (Errno::last() != Errno::EBADF).then_some(Kind::Stream);
     }
     Some(match stat.st_mode & libc::S_IFMT {
         libc::S_IFREG | libc::S_IFBLK => Kind::File,
