@@ -24,9 +24,12 @@ use stage::Stage;
 /// What is asked for.
 #[derive(Args, Debug)]
 pub struct Words {
-    /// The engine that runs the image
-    #[arg(long, value_enum, default_value_t = Engine::Docker)]
-    engine: Engine,
+    /// The engine that runs the image: docker, podman, or one of them with options of its own, in a shell's quoting
+    #[arg(long, value_name = "COMMAND", default_value = "docker")]
+    engine: String,
+    /// What else stands between the engine's `create` and the image, in a shell's quoting: '-e PASSWORD=x'
+    #[arg(long, value_name = "OPTIONS", default_value = "", allow_hyphen_values = true)]
+    options: String,
     /// It is ready when it prints this text, or listens on this TCP port; else when nothing new happens for a second
     #[arg(long, value_name = "TEXT|PORT")]
     ready: Option<String>,
@@ -52,15 +55,6 @@ pub struct Words {
     subject: Vec<OsString>,
 }
 
-/// Who runs images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Engine {
-    /// `docker`
-    Docker,
-    /// `podman`
-    Podman,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     Text,
@@ -73,10 +67,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_secs(1);
 /// A zombie that is seen twice, so far apart, is not just on its way.
 const ZOMBIE_STAYS: Duration = Duration::from_millis(500);
+/// From KILL to the end; no machine is so slow.
+const DYING: Duration = Duration::from_secs(60);
 /// How often to look while it stops.
 const LOOK_CLOSELY: Duration = Duration::from_millis(5);
 
-/// Looks and tells: 0 if all is well, 1 if something is wrong. `given` is the whole command line.
+/// Looks and tells: 0 if all is well, 1 if something is wrong, 130 if interrupted. `given` is the whole command line.
 pub fn run(words: &Words, given: &[OsString]) -> Result<u8, Trouble> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
@@ -86,7 +82,7 @@ pub fn run(words: &Words, given: &[OsString]) -> Result<u8, Trouble> {
     let stage = if before.is_some_and(|word| word == "--") {
         Stage::command(&words.subject)
     } else {
-        Stage::engine(words.engine, &words.subject)
+        Stage::engine(&words.engine, &words.options, &words.subject)
     };
     let mut stage = match stage {
         Ok(stage) => stage,
@@ -96,7 +92,9 @@ pub fn run(words: &Words, given: &[OsString]) -> Result<u8, Trouble> {
         }
     };
     let mut audit = Audit { words, stage: &mut stage, interrupted: &interrupted };
-    let Some(report) = audit.all()? else { return Ok(130) };
+    let audited = audit.all();
+    tell("");
+    let Some(report) = audited? else { return Ok(130) };
     match words.format {
         Format::Text => say(report.text().trim_end())?,
         Format::Json => say(&serde_json::to_string_pretty(&report)?)?,
@@ -142,7 +140,6 @@ impl Audit<'_> {
                 return Ok(None);
             }
         }
-        tell("");
         report.judge();
         Ok(Some(report))
     }
@@ -208,6 +205,9 @@ impl Audit<'_> {
                 was_killed = true;
                 watch.mark_stubborn(processes);
                 self.stage.kill()?;
+            }
+            if began.elapsed() >= grace + DYING {
+                return Err(Trouble(format!("it does not die of KILL in {} s: look for state D", DYING.as_secs())));
             }
             self.stage.drain();
             std::thread::sleep(LOOK_CLOSELY);

@@ -15,7 +15,6 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, execvp, getegid, geteuid, pipe2, setsid};
 use serde_json::Value;
 
-use super::Engine;
 use crate::lab::Trouble;
 use crate::lab::check::room::enter;
 use crate::lab::container::failed;
@@ -33,7 +32,8 @@ pub enum Stage {
 
 /// A container of an engine.
 pub struct Contained {
-    program: &'static str,
+    /// The program, and its own options.
+    program: Vec<String>,
     id: String,
     image: String,
     pid1: i32,
@@ -57,27 +57,31 @@ fn last_line(text: &[u8]) -> String {
 }
 
 impl Stage {
-    /// An image and its arguments.
-    pub fn engine(engine: Engine, image: &[OsString]) -> Result<Self, Trouble> {
-        let program = match engine {
-            Engine::Docker => "docker",
-            Engine::Podman => "podman",
+    /// An image and its arguments, by an engine with these options of its own and of its `create`.
+    pub fn engine(engine: &str, options: &str, image: &[OsString]) -> Result<Self, Trouble> {
+        let split =
+            |name, text: &str| shlex::split(text).ok_or_else(|| Trouble(format!("{name} {text:?}: an open quote")));
+        let mut contained = Contained {
+            program: split("--engine", engine)?,
+            id: String::new(),
+            image: image.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            pid1: 0,
+            stop_signal: None,
+            entrypoint: Vec::new(),
         };
-        let name = image.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut contained =
-            Contained { program, id: String::new(), image: name, pid1: 0, stop_signal: None, entrypoint: Vec::new() };
         let mut words = vec![OsString::from("create")];
+        words.extend(split("--options", options)?.into_iter().map(OsString::from));
         words.extend_from_slice(image);
         contained.run(&words)?.trim().clone_into(&mut contained.id);
         contained.run(&["start".into(), contained.id.clone().into()])?;
         let told = contained.inspect()?;
-        let config = &told["Config"];
         contained.pid1 = told["State"]["Pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
-        contained.stop_signal = config["StopSignal"].as_str().and_then(|name| name.parse().ok());
-        let list = |value: &Value| -> Vec<String> {
-            value.as_array().into_iter().flatten().filter_map(|word| Some(word.as_str()?.to_owned())).collect()
-        };
-        contained.entrypoint = [list(&config["Entrypoint"]), list(&config["Cmd"])].concat();
+        // docker has its name, podman its number.
+        let signal = &told["Config"]["StopSignal"];
+        let signal = signal.as_str().map(str::to_owned).or_else(|| Some(signal.as_i64()?.to_string()));
+        contained.stop_signal = signal.and_then(|signal| signal.parse().ok());
+        let words = [&told["Path"]].into_iter().chain(told["Args"].as_array().into_iter().flatten());
+        contained.entrypoint = words.filter_map(|word| Some(word.as_str()?.to_owned())).collect();
         Ok(Self::Engine(contained))
     }
 
@@ -181,18 +185,20 @@ impl Stage {
 
 impl Contained {
     fn command(&self, words: &[OsString]) -> std::io::Result<std::process::Output> {
-        Command::new(self.program).args(words).stdin(Stdio::null()).output()
+        let (program, options) = self.program.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
+        Command::new(program).args(options).args(words).stdin(Stdio::null()).output()
     }
 
     fn run(&self, words: &[OsString]) -> Result<String, Trouble> {
+        let program = self.program.first().map_or("", String::as_str);
         let output = self
             .command(words)
-            .map_err(|error| Trouble(format!("execve({:?}): {error}: install it, or see --engine", self.program)))?;
+            .map_err(|error| Trouble(format!("execve({program:?}): {error}: install it, or see --engine")))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let word = words.first().map_or("", |word| word.to_str().unwrap_or_default());
-        Err(Trouble(format!("{} {word}: {}", self.program, last_line(&output.stderr))))
+        Err(Trouble(format!("{program} {word}: {}", last_line(&output.stderr))))
     }
 
     fn inspect(&self) -> Result<Value, Trouble> {

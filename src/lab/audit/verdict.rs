@@ -88,9 +88,11 @@ fn unreachable(report: &Report, pid1: &Process, signal: Signal) -> Option<Findin
         return None;
     }
     let line = init_line(&report.entrypoint);
+    let is_applet = pid1.name == "busybox" && report.entrypoint.get(1).is_some_and(|word| SHELLS.contains(&&**word));
+    let is_shell = is_applet || SHELLS.contains(&pid1.name.as_str());
     let has_children = report.processes.iter().any(|process| process.parent == 1 && !process.is_zombie());
     Some(match pid1.on(signal) {
-        Disposition::Default if SHELLS.contains(&pid1.name.as_str()) && has_children => Finding::wrong(
+        Disposition::Default if is_shell && has_children => Finding::wrong(
             format!("PID 1 is a shell ({}) that passes no signal on: {signal} reaches nobody", pid1.name),
             line,
         ),
