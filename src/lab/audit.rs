@@ -68,7 +68,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// A zombie that is seen twice, so far apart, is not just on its way.
 const ZOMBIE_STAYS: Duration = Duration::from_millis(500);
 /// From KILL to the end; no machine is so slow.
-const DYING: Duration = Duration::from_secs(60);
+const DYING: Duration = Duration::from_mins(1);
 /// How often to look while it stops.
 const LOOK_CLOSELY: Duration = Duration::from_millis(5);
 
