@@ -50,7 +50,8 @@ fn a_good_one_is_well() {
         assert_ne!(process(&report, pid)["end"]["how"], "killed");
     }
     let text = String::from_utf8(run(&[], &command).stdout).unwrap();
-    assert!(text.contains("sexton") && text.ends_with("All is well.\n"), "{text}");
+    // An older kernel cannot always tell an end shortly before PID 1's from one with it.
+    assert!(text.contains("sexton") && (text.ends_with("All is well.\n") || text.contains("from 6.15 on")), "{text}");
 }
 
 #[test]
@@ -102,9 +103,15 @@ fn a_daemon_that_gets_no_time_is_named() {
     let lab = lab.to_str().unwrap();
     let script = format!("{lab} subject stubborn --after 300 --left-behind; trap 'exit 0' TERM; sleep 1000 & wait");
     let (alone, code) = report(&[], &["sh", "-c", &script]);
-    let found = wrong(&alone);
-    assert!(code == 1 && found[0].0.contains("killed without having ended"), "{found:?}");
-    assert!(found[0].0.contains("sexton-lab"), "{found:?}");
+    let daemon = alone["processes"].as_array().unwrap().iter().find(|process| process["name"] == "sexton-lab").unwrap();
+    if daemon["end"]["how"] == "together" {
+        // An older kernel: it cannot be known, and so is no error.
+        assert!(code == 0 && alone["findings"][0]["what"].as_str().unwrap().contains("from 6.15 on"), "{alone}");
+    } else {
+        let found = wrong(&alone);
+        assert!(code == 1 && found[0].0.contains("killed without having ended"), "{found:?}");
+        assert!(found[0].0.contains("sexton-lab"), "{found:?}");
+    }
     let sexton = sexton();
     let (below, code) = report(&[], &[sexton.to_str().unwrap(), "--", "sh", "-c", &script]);
     assert_eq!((code, wrong(&below)), (0, vec![]), "{below}");

@@ -69,8 +69,6 @@ const QUIET: Duration = Duration::from_secs(1);
 const ZOMBIE_STAYS: Duration = Duration::from_millis(500);
 /// From KILL to the end; no machine is so slow.
 const DYING: Duration = Duration::from_mins(1);
-/// How often to look while it stops.
-const LOOK_CLOSELY: Duration = Duration::from_millis(5);
 
 /// Looks and tells: 0 if all is well, 1 if something is wrong, 130 if interrupted. `given` is the whole command line.
 pub fn run(words: &Words, given: &[OsString]) -> Result<u8, Trouble> {
@@ -197,7 +195,7 @@ impl Audit<'_> {
         self.stage.begin_stop(signal)?;
         let mut was_killed = false;
         while !self.stage.is_over()? {
-            watch.look(processes, began);
+            watch.look(processes, self.stage.pid1(), began);
             if self.is_interrupted() {
                 return Ok(None);
             }
@@ -210,7 +208,6 @@ impl Audit<'_> {
                 return Err(Trouble(format!("it does not die of KILL in {} s: look for state D", DYING.as_secs())));
             }
             self.stage.drain();
-            std::thread::sleep(LOOK_CLOSELY);
         }
         let took = began.elapsed();
         watch.close(processes, took);

@@ -45,7 +45,9 @@ pub enum End {
     },
     /// Before PID 1, by itself or by a signal: this kernel does not tell (Linux 6.15 does).
     Unknown,
-    /// Together with PID 1: the kernel killed it.
+    /// Together with PID 1. Whether the kernel had to kill it, this kernel does not tell (Linux 6.15 does).
+    Together,
+    /// The kernel killed it, as PID 1 ended or the time was up.
     Killed,
 }
 
@@ -197,6 +199,9 @@ pub fn listens(pid1: i32, port: u16) -> bool {
     })
 }
 
+/// How long to wait for an end before looking at other things.
+const LOOK_CLOSELY: Duration = Duration::from_millis(5);
+
 /// Sees processes end.
 pub struct Watch(Vec<Option<OwnedFd>>);
 
@@ -206,13 +211,20 @@ impl Watch {
         Self(processes.iter().map(|process| pidfd_open(process.outside).ok()).collect())
     }
 
-    /// Notes who has ended.
-    pub fn look(&mut self, processes: &mut [Process], began: Instant) {
+    /// Waits a moment, or until one ends, and notes who has ended.
+    pub fn look(&mut self, processes: &mut [Process], pid1: i32, began: Instant) {
+        let living = processes.iter().zip(&self.0).filter(|(process, _)| process.ended_after_ms.is_none());
+        let mut set: Vec<_> =
+            living.filter_map(|(_, pidfd)| Some(PollFd::new(pidfd.as_ref()?.as_fd(), PollFlags::POLLIN))).collect();
+        let _ = poll(&mut set, PollTimeout::try_from(LOOK_CLOSELY).unwrap_or(PollTimeout::ZERO));
         for (process, pidfd) in processes.iter_mut().zip(&self.0) {
-            if process.end.is_none() && has_ended(process.outside, pidfd.as_ref()) {
-                process.ended_after_ms = Some(began.elapsed().as_millis());
-                process.end = Some(end_of(pidfd.as_ref()).unwrap_or(End::Unknown));
+            if process.end.is_some() || !has_ended(process.outside, pidfd.as_ref()) {
+                continue;
             }
+            process.ended_after_ms.get_or_insert_with(|| began.elapsed().as_millis());
+            // As long as PID 1 does not end, nobody is killed for it.
+            let by_itself = (process.pid == 1 || !is_exiting(pid1)).then_some(End::Unknown);
+            process.end = end_of(pidfd.as_ref()).or(by_itself);
         }
     }
 
@@ -223,14 +235,18 @@ impl Watch {
         }
     }
 
-    /// PID 1 is gone: who was still there was killed with it.
+    /// PID 1 is gone, and who was still there with it.
     pub fn close(&mut self, processes: &mut [Process], took: Duration) {
         for (process, pidfd) in processes.iter_mut().zip(&self.0) {
             let last = end_of(pidfd.as_ref());
             // What was seen ended and not yet waited for tells its status now.
             if matches!(process.end, None | Some(End::Unknown)) {
-                let was_seen = process.end.is_some() || process.pid == 1;
-                let guess = if was_seen { End::Unknown } else { End::Killed };
+                let guess = match process.end.take() {
+                    Some(end) => end,
+                    None if process.pid == 1 => End::Unknown,
+                    None if process.outlived_grace => End::Killed,
+                    None => End::Together,
+                };
                 process.end = Some(last.unwrap_or(guess));
                 process.ended_after_ms.get_or_insert(took.as_millis());
             }
@@ -250,6 +266,13 @@ fn has_ended(pid: i32, pidfd: Option<&OwnedFd>) -> bool {
         }
         None => procfs::stat(pid).is_none_or(|stat| stat.state == b'Z'),
     }
+}
+
+/// `PF_EXITING` among the flags of proc_pid_stat(5): it ends, and if it is PID 1 then all others do. Also if it is gone.
+fn is_exiting(pid: i32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let flags = text.rsplit_once(')').and_then(|(_, fields)| fields.split_ascii_whitespace().nth(6));
+    flags.and_then(|flags| flags.parse::<u32>().ok()).is_none_or(|flags| flags & 4 != 0)
 }
 
 fn end_of(pidfd: Option<&OwnedFd>) -> Option<End> {

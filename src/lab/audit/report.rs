@@ -151,6 +151,7 @@ fn ending(process: &Process) -> String {
         Some(End::Signaled { signal }) => format!("ended by {signal}{after}"),
         Some(End::Unknown) if process.outlived_grace => format!("was killed{after}"),
         Some(End::Unknown) => format!("ended{after}"),
+        Some(End::Together) => format!("ended with PID 1{after}"),
         Some(End::Killed) => format!("was killed{after}"),
         None => "not known".to_owned(),
     }

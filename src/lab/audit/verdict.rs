@@ -151,12 +151,20 @@ fn zombies(report: &Report) -> Vec<Finding> {
 
 /// Processes that had no time.
 fn cut_short(report: &Report, pid1: Option<&Process>, signal: Signal) -> Option<Finding> {
-    let killed: Vec<_> = report
-        .processes
-        .iter()
-        .filter(|process| process.pid != 1 && process.end == Some(End::Killed))
-        .map(|process| format!("{} ({})", process.pid, process.name))
-        .collect();
+    let named = |end: &End| -> Vec<_> {
+        let ended = report.processes.iter().filter(|process| process.pid != 1 && process.end.as_ref() == Some(end));
+        ended.map(|process| format!("{} ({})", process.pid, process.name)).collect()
+    };
+    let together = named(&End::Together);
+    if !together.is_empty() {
+        let who = together.join(", ");
+        return Some(Finding {
+            is_wrong: false,
+            what: format!("ended together with PID 1, and perhaps killed, which Linux tells from 6.15 on: {who}"),
+            mend: None,
+        });
+    }
+    let killed = named(&End::Killed);
     if killed.is_empty() || report.stopped.was_killed && pid1.is_none_or(|pid1| pid1.on(signal) != Disposition::Caught)
     {
         return None;
