@@ -213,7 +213,8 @@ impl Watch {
 
     /// Waits a moment, or until one ends, and notes who has ended.
     pub fn look(&mut self, processes: &mut [Process], pid1: i32, began: Instant) {
-        let living = processes.iter().zip(&self.0).filter(|(process, _)| process.ended_after_ms.is_none());
+        let lives = |process: &Process| process.end.is_none() && process.ended_after_ms.is_none();
+        let living = processes.iter().zip(&self.0).filter(|(process, _)| lives(process));
         let mut set: Vec<_> =
             living.filter_map(|(_, pidfd)| Some(PollFd::new(pidfd.as_ref()?.as_fd(), PollFlags::POLLIN))).collect();
         let _ = poll(&mut set, PollTimeout::try_from(LOOK_CLOSELY).unwrap_or(PollTimeout::ZERO));
