@@ -12,6 +12,7 @@ pub mod deny;
 pub mod inits;
 pub mod load;
 pub mod processes;
+pub mod progress;
 pub mod pty;
 pub mod report;
 pub mod subject;

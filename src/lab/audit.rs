@@ -8,13 +8,14 @@ pub mod stage;
 pub mod verdict;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 
+use super::progress::Progress;
 use super::{Trouble, say};
 use crate::signal::Signal;
 use observation::{Process, Watch};
@@ -90,9 +91,7 @@ pub fn run(words: &Words, given: &[OsString]) -> Result<u8, Trouble> {
         }
     };
     let mut audit = Audit { words, stage: &mut stage, interrupted: &interrupted };
-    let audited = audit.all();
-    tell("");
-    let Some(report) = audited? else { return Ok(130) };
+    let Some(report) = audit.all(&Progress::new())? else { return Ok(130) };
     match words.format {
         Format::Text => say(report.text().trim_end())?,
         Format::Json => say(&serde_json::to_string_pretty(&report)?)?,
@@ -116,9 +115,9 @@ enum Start {
 
 impl Audit<'_> {
     /// All of it; `None`: somebody wants us to end.
-    fn all(&mut self) -> Result<Option<Report>, Trouble> {
+    fn all(&mut self, progress: &Progress) -> Result<Option<Report>, Trouble> {
         let began = Instant::now();
-        tell("waiting until it is quiet");
+        progress.tell("waiting until it is quiet");
         let start = self.wait_until_ready()?;
         if self.is_interrupted() {
             return Ok(None);
@@ -131,7 +130,7 @@ impl Audit<'_> {
                 Stopped { exit_code: self.stage.exit_code()?, ended_by_itself: true, ..Stopped::default() };
         } else {
             report.processes = self.look_twice();
-            tell("stopping it");
+            progress.tell("stopping it");
             if let Some(stopped) = self.stop(report.signal(), &mut report.processes)? {
                 report.stopped = stopped;
             } else {
@@ -219,12 +218,5 @@ impl Audit<'_> {
             ended_by_itself: false,
             out_of_memory: self.stage.out_of_memory(),
         }))
-    }
-}
-
-/// What is being done, on a terminal only.
-fn tell(line: &str) {
-    if std::io::stderr().is_terminal() {
-        let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
     }
 }

@@ -14,7 +14,7 @@ pub mod setup;
 pub mod statistics;
 pub mod trace;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -23,6 +23,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Serialize;
 
+use super::progress::Progress;
 use super::{Trouble, say};
 use inits::Init;
 
@@ -177,20 +178,4 @@ fn stay_on(cpu: usize) -> nix::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu)?;
     sched_setaffinity(Pid::from_raw(0), &set)
-}
-
-/// What is being done, on a terminal only.
-pub struct Progress(bool);
-
-impl Progress {
-    fn new() -> Self {
-        Self(std::io::stderr().is_terminal())
-    }
-
-    /// Replaces the line that was shown before.
-    pub fn show(&self, line: &str) {
-        if self.0 {
-            let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
-        }
-    }
 }

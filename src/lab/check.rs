@@ -6,14 +6,15 @@
 pub mod room;
 
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::mem::MaybeUninit;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::cases::{self, Case, Outcome};
 use super::inits::{Init, matches};
+use super::progress::Progress;
 use super::report::{Asked, Cell, Report, Row};
 use super::{Trouble, say};
 use crate::signal::Signal;
@@ -149,7 +150,7 @@ impl Run {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let jobs = words.jobs.and_then(|jobs| usize::try_from(jobs).ok()).unwrap_or(4 * cpus);
         let count = inits.len() * cases.len();
-        let progress = Progress::new(count);
+        let progress = Progress::new();
         Ok(Self {
             inits,
             cases,
@@ -201,7 +202,8 @@ impl Run {
 
     fn note(&mut self, number: usize, outcome: Outcome, taken: Duration) {
         let init = self.inits.get(number % self.inits.len()).map(|init| init.name.clone()).unwrap_or_default();
-        self.progress.step(&init);
+        let done = self.cells.iter().flatten().count();
+        self.progress.step(done + 1, self.cells.len(), &init);
         let cell = Cell { init, outcome, seconds: (taken.as_secs_f64() * 1000.0).round() / 1000.0 };
         if let Some(place) = self.cells.get_mut(number) {
             *place = Some(cell);
@@ -234,40 +236,5 @@ impl Run {
         });
         let cases = cases.collect();
         Report { kernel, root: self.is_root, inits: self.inits.iter().map(Asked::from).collect(), cases }
-    }
-}
-
-/// How far it is, on a terminal only.
-struct Progress {
-    all: usize,
-    done: usize,
-    shown: bool,
-    last: Option<Instant>,
-}
-
-/// How wide the bar is, and how often it is drawn at the most.
-const BAR: usize = 30;
-const REDRAW: Duration = Duration::from_millis(50);
-
-impl Progress {
-    fn new(all: usize) -> Self {
-        Self { all, done: 0, shown: std::io::stderr().is_terminal(), last: None }
-    }
-
-    fn step(&mut self, init: &str) {
-        self.done += 1;
-        if !self.shown || self.last.is_some_and(|last| last.elapsed() < REDRAW) {
-            return;
-        }
-        self.last = Some(Instant::now());
-        let full = BAR * self.done / self.all.max(1);
-        let bar = "#".repeat(full) + &"-".repeat(BAR - full);
-        let _ = write!(std::io::stderr(), "\r[{bar}] {}/{} {init:.20}\x1b[K", self.done, self.all);
-    }
-
-    fn clear(&self) {
-        if self.shown {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
     }
 }

@@ -10,8 +10,9 @@ use super::container::{Container, Memory};
 use super::inits::Init;
 use super::report::{Idle, Measured, Orphans, Report, Resident, SignalCost, StartCost};
 use super::statistics::{median, percentile};
-use super::{Progress, Task, trace};
+use super::{Task, trace};
 use crate::lab::Trouble;
+use crate::lab::progress::Progress;
 
 /// Starts in a round.
 const STARTS: u32 = 40;
@@ -56,14 +57,14 @@ pub fn all(task: &Task, progress: &Progress) -> Result<Report, Trouble> {
         // Pages of a program that was just built and is not on the disk yet would count as dirty.
         File::open(init.words.first().ok_or_else(|| Trouble("no command".into()))?)?.sync_all()?;
     }
-    progress.show("counting system calls");
+    progress.tell("counting system calls");
     for (init, samples) in inits.iter().zip(&mut all) {
         count_calls(init, samples)?;
     }
     let none = Init::none().map_err(Trouble)?;
     let mut floor = Vec::new();
     for round in 0..task.runs * STARTS {
-        progress.show(&format!("starts and signals: round {} of {}", round + 1, task.runs * STARTS));
+        progress.step(round as usize, (task.runs * STARTS) as usize, "starts and signals");
         floor.push(microseconds(Container::start(&none)?.started()?.nanoseconds));
         for (init, samples) in inits.iter().zip(&mut all) {
             let mut container = Container::start(init)?;
@@ -80,13 +81,13 @@ pub fn all(task: &Task, progress: &Progress) -> Result<Report, Trouble> {
     }
     for round in 0..task.runs {
         for (init, samples) in inits.iter().zip(&mut all) {
-            progress.show(&format!("orphans: round {} of {}, {}", round + 1, task.runs, init.name));
+            progress.step(round as usize, task.runs as usize, &format!("orphans: {}", init.name));
             one_life(init, &task.live, samples)?;
         }
     }
-    progress.show(&format!("idle for {} s", task.idle));
+    progress.tell(&format!("idle for {} s", task.idle));
     watch_idle(task, &mut all)?;
-    progress.show("");
+    progress.clear();
     let floor = median(&floor);
     let measured = inits.iter().zip(&all).map(|(init, samples)| samples.summary(init, &task.live, floor)).collect();
     Ok(Report::new(task, floor, ORPHANS, measured))

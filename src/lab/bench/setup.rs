@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use super::inits::{find, sextons};
 use super::report::{aligned, machine, ratio};
 use super::statistics::{median, percentile};
-use super::{Progress, command, trace};
+use super::{command, trace};
 use crate::lab::Trouble;
+use crate::lab::progress::Progress;
 
 /// Lives of each in a round.
 const LIVES: u32 = 20;
@@ -67,19 +68,19 @@ pub fn all(runs: u32, cpu: Option<usize>, progress: &Progress) -> Result<Report,
     }
     let mut calls = Vec::new();
     for runner in &runners {
-        progress.show(&format!("counting system calls: {}", runner.name));
+        progress.tell(&format!("counting system calls: {}", runner.name));
         let words = runner.words.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         calls.push(trace::calls_of_all(&words)?);
     }
     let mut times = vec![Vec::new(); runners.len()];
     let lives = runs * LIVES;
     for life in 0..lives {
-        progress.show(&format!("round {} of {lives}", life + 1));
+        progress.step(life as usize, lives as usize, "lives");
         for (runner, times) in runners.iter().zip(&mut times) {
             times.push(runner.live()?);
         }
     }
-    progress.show("");
+    progress.clear();
     let base = times.first().map_or(0.0, |times| median(times));
     let costs = runners.iter().zip(&times).zip(&calls).map(|((runner, times), calls)| Cost {
         name: runner.name.clone(),
