@@ -37,10 +37,11 @@ pub fn status_field(pid: i32, field: &str) -> Option<String> {
     text.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.trim().to_owned()))
 }
 
-/// Whether a process is `sexton-lab subject …`.
+/// Whether a process is `sexton-lab subject …`, and not the one that is an init itself.
 pub fn is_subject(pid: i32) -> bool {
-    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    words.split(|byte| *byte == 0).nth(1) == Some(b"subject")
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = line.split(|byte| *byte == 0).skip(1);
+    words.next() == Some(b"subject") && words.next() != Some(b"broken-init")
 }
 
 /// What a process's descriptors above 2 are.
