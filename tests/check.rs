@@ -164,7 +164,7 @@ fn a_broken_init_fails_what_it_should() {
         ("--swallows USR1", &["s2-inside", "s2-usual", "s7-caught", "s7-default"]),
         ("--doubles RTMIN+1", &["s3-real-time"]),
         ("--leaks-mask", &["s6-nothing-added", "s7-caught"]),
-        ("--wrong-status", &["s7-default", "x1-codes", "x1-signals", "t1-stubborn", "x3-not-found"]),
+        ("--wrong-status", &["s7-default", "s7-ignored", "x1-codes", "x1-signals", "t1-stubborn", "x3-not-found"]),
         ("--talks", &["s7-default", "s7-ignored", "s7-caught", "r1-orphans"]),
     ];
     let inits: Vec<String> = std::iter::once(broken("sound", ""))
